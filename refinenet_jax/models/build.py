@@ -97,6 +97,14 @@ def build(
     )
 
 
+def split_network(
+    network: SegmentationNetwork,
+) -> tuple[nnx.GraphDef[SegmentationNetwork], nnx.State, nnx.State]:
+    """The structure, the parameters and the BatchNorm statistics of a network."""
+    graph, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
+    return graph, params, batch_stats
+
+
 def normalize(
     image: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> jax.Array:

@@ -1,0 +1,165 @@
+"""Every setting, its default and its check. Nothing else in the package has defaults."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from refinenet_jax.errors import UserError
+
+__all__ = ["ConfigDict", "check", "check_field", "default", "flatten"]
+
+
+def default() -> ConfigDict:
+    """All fields with the values of the embedded job; a config states what differs."""
+    config = ConfigDict()
+    config.seed = 0  # of the weights, dropout, the order of the data and augmentation
+    config.init_from = ""  # a workdir of another run: start from its network
+
+    config.model = model = ConfigDict()
+    model.variant = "light_resnet18"  # the network, see models/build.py
+    model.num_classes = 6  # as many as the data set has
+    model.input_scale = 1.0  # resize inside the network; the paper's nets used 1.2
+    model.dtype = "float32"  # of the arithmetic, or bfloat16; parameters stay float32
+    model.batch_norm = "trained"  # over the global batch, or frozen (the paper's way)
+    model.mean = (123.675, 116.28, 103.53)  # of ImageNet, RGB in 0..255
+    model.std = (58.395, 57.12, 57.375)  # of ImageNet, RGB in 0..255
+
+    config.data = data = ConfigDict()
+    data.name = "shapes"  # the data set, see data/datasets.py
+    data.dir = ""  # prepared data; empty: where TFDS keeps it
+    data.manual_dir = ""  # the data set as its authors ship it; empty: download
+    data.train_split = "train"
+    data.eval_split = "val"
+    data.short_edge = (1, 100_000)  # images are resized to have it in this range
+    data.scale_range = (0.7, 1.3)  # random resizing
+    data.flip_probability = 0.5  # left-right
+    data.crop_size = 96  # square; smaller images are padded
+    data.num_workers = 0  # processes; 0: threads of this process
+    data.num_threads = 4  # of each worker
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.name = "adamw"  # or sgd
+    optimizer.learning_rate = 1e-3
+    optimizer.encoder_multiplier = 1.0  # learning rate of the backbone
+    optimizer.momentum = 0.9  # of sgd
+    optimizer.weight_decay = 1e-4  # on every parameter, as the paper has it
+    optimizer.clip_norm = 1.0  # of the whole gradient; 0: off
+    optimizer.schedule = "cosine"  # or constant, step, poly
+    optimizer.warmup_steps = 20  # linear, before the schedule begins
+    optimizer.step_at = (0.5, 0.8)  # shares of num_steps where step decays
+    optimizer.step_factor = 0.1
+    optimizer.poly_power = 0.9
+
+    config.loss = loss = ConfigDict()
+    loss.resolution = "label"  # or prediction: compare at the size of the logits
+
+    config.train = train = ConfigDict()
+    train.num_steps = 300
+    train.batch_size = 16  # over all devices of all processes
+    train.log_every = 20
+    train.eval_every = 100  # 0: at the end only
+    train.checkpoint_every = 100  # 0: at the end and when an evaluation is the best
+    train.keep_checkpoints = 2  # the latest; the best is kept besides
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.batch_size = 4  # per process
+    evaluation.size_multiple = 128  # images are padded to it: few compilations
+    evaluation.checkpoint = "best"  # by mean IoU, or latest; of eval and predict
+
+    return config.lock()
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "model.dtype": ("float32", "bfloat16"),
+    "model.batch_norm": ("frozen", "trained"),
+    "optimizer.name": ("sgd", "adamw"),
+    "optimizer.schedule": ("constant", "step", "poly", "cosine"),
+    "loss.resolution": ("label", "prediction"),
+    "eval.checkpoint": ("best", "latest"),
+}
+
+_Rule = tuple[str, Callable[[Any], bool]]
+_POSITIVE: _Rule = ("more than 0", lambda x: x > 0)
+_NOT_NEGATIVE: _Rule = ("0 or more", lambda x: x >= 0)
+_FRACTION: _Rule = ("in 0..1", lambda x: 0 <= x <= 1)
+_RANGE: _Rule = (
+    "two numbers more than 0, the smaller first",
+    lambda x: len(x) == 2 and 0 < x[0] <= x[1],
+)
+_RULES: dict[str, _Rule] = {
+    "model.num_classes": ("in 2..255", lambda x: 2 <= x <= 255),
+    "model.input_scale": _POSITIVE,
+    "model.mean": ("three numbers", lambda x: len(x) == 3),
+    "model.std": ("three numbers above 0", lambda x: len(x) == 3 and min(x) > 0),
+    "data.short_edge": _RANGE,
+    "data.scale_range": _RANGE,
+    "data.flip_probability": _FRACTION,
+    "data.crop_size": _POSITIVE,
+    "data.num_workers": _NOT_NEGATIVE,
+    "data.num_threads": _POSITIVE,
+    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.encoder_multiplier": _NOT_NEGATIVE,
+    "optimizer.momentum": _FRACTION,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.clip_norm": _NOT_NEGATIVE,
+    "optimizer.warmup_steps": _NOT_NEGATIVE,
+    "optimizer.step_at": (
+        "rising shares in 0..1",
+        lambda x: list(x) == sorted(x) and all(0 < share < 1 for share in x),
+    ),
+    "optimizer.step_factor": _FRACTION,
+    "optimizer.poly_power": _POSITIVE,
+    "train.num_steps": _POSITIVE,
+    "train.batch_size": _POSITIVE,
+    "train.log_every": _POSITIVE,
+    "train.eval_every": _NOT_NEGATIVE,
+    "train.checkpoint_every": _NOT_NEGATIVE,
+    "train.keep_checkpoints": _POSITIVE,
+    "eval.batch_size": _POSITIVE,
+    "eval.size_multiple": _POSITIVE,
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for the first field that cannot be right.
+
+    What needs the tables of other rooms (variants, data sets) is checked there.
+    """
+    values = flatten(config)
+    for field, known in _CHOICES.items():
+        if values[field] not in known:
+            raise UserError(
+                f"config.{field}={values[field]!r} is unknown; known: {', '.join(known)}"
+            )
+    for field, (wanted, holds) in _RULES.items():
+        if not holds(values[field]):
+            raise UserError(f"config.{field}={values[field]!r} must be {wanted}")
+
+
+def check_field(path: str) -> None:
+    """Raises UserError where `path`, such as "train.num_steps", names no field."""
+    *parents, name = path.split(".")
+    group: Any = default()
+    for index, parent in enumerate(parents):
+        if parent not in group or not isinstance(group[parent], ConfigDict):
+            _refuse_field(".".join(parents[: index + 1]), group)
+        group = group[parent]
+    if name not in group:
+        _refuse_field(path, group)
+
+
+def _refuse_field(path: str, group: Mapping[str, Any]) -> None:
+    known = ", ".join(sorted(group))
+    raise UserError(f"config.{path} is unknown; known there: {known}")
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """{"train.num_steps": 300, ...}, every field by its full name."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat

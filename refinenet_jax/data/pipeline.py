@@ -1,0 +1,215 @@
+"""From encoded examples to batches of training, and to examples of evaluation.
+
+The steps run in grain's threads and, with `num_workers` above 0, in processes of their
+own. Those processes start by importing this module, so nothing here imports jax.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from refinenet_jax.data.datasets import Source
+from refinenet_jax.data.images import decode_image, decode_label
+from refinenet_jax.data.transforms import Example, Transform
+from refinenet_jax.errors import UserError
+
+
+def train_batches(
+    source: Source,
+    transforms: Sequence[Transform],
+    *,
+    batch_size: int,
+    seed: int,
+    process_index: int,
+    process_count: int,
+    num_workers: int,
+    num_threads: int,
+) -> grain.IterDataset:
+    """Endless batches of randomly transformed examples, shuffled anew each epoch.
+
+    All processes walk one global order of examples; process i takes every
+    `process_count`-th from the i-th on. The share is taken behind shuffle and
+    transforms, whose random numbers depend on the place in the global order alone:
+    the batches of one step, put together, hold the same pixels for any number of
+    processes, workers and threads.
+
+    The iterator's `get_state` and `set_state` resume exactly: batches that were read
+    ahead but not taken come again. The state is the number of batches taken, so it
+    also fits another number of workers or threads, and another number of processes
+    with the same global batch. Close the iterator (`close()`) to end its workers.
+
+    Args:
+      source: the examples; see `datasets.open_split`.
+      transforms: applied in order; the last must leave all examples in one size.
+      batch_size: examples of a batch in this process.
+      seed: of order and transforms, 0 <= seed < 2**32.
+      process_index: which share is this process's, 0 <= process_index < process_count.
+      process_count: how many processes share the global batch.
+      num_workers: processes that prepare batches; 0 for threads only.
+      num_threads: threads in each worker, or in this process; at least 1.
+
+    Returns:
+      An iterable of {"image": uint8 [B,H,W,3] RGB, "label": uint8 [B,H,W]},
+      C-contiguous, without end.
+
+    Raises:
+      UserError: the source is empty; from the iterator: an image that cannot be
+        decoded.
+    """
+    if len(source) == 0:
+        raise UserError("the training split has no image; choose another split")
+    _leave_threads_to_grain()
+    batches = (
+        grain.MapDataset.source(source)
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .map(decode)
+        .random_map(_Chain(tuple(transforms)))
+        .slice(slice(process_index, None, process_count))
+        .map(_without_name)
+        .batch(batch_size)
+    )
+    return _TrainBatches(batches, num_workers=num_workers, num_threads=num_threads)
+
+
+class _TrainBatches(grain.IterDataset):
+    """Reads numbered batches ahead, from the first or from any other on."""
+
+    def __init__(
+        self, batches: grain.MapDataset, *, num_workers: int, num_threads: int
+    ) -> None:
+        super().__init__()
+        self._batches = batches
+        self._num_workers = num_workers
+        self._num_threads = num_threads
+
+    def __iter__(self) -> grain.DatasetIterator:
+        return _TrainIterator(self)
+
+    def starting_at(self, batch: int) -> grain.DatasetIterator:
+        """Grain's own iterator over the batches from that number on."""
+        read_ahead = self._batches[batch:].to_iter_dataset(
+            _read_ahead(self._num_threads)
+        )
+        if self._num_workers == 0:
+            return iter(read_ahead)
+        if not flags.FLAGS.is_parsed():
+            # Grain's workers read absl flags, which only absl's entry point parses.
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(
+            num_workers=self._num_workers,
+            # The threads' buffer in each worker reads far enough ahead.
+            per_worker_buffer_size=1,
+        )
+        return iter(read_ahead.mp_prefetch(options, worker_init_fn=_start_worker))
+
+
+class _TrainIterator(grain.DatasetIterator):
+    """An iterator whose state is the number of the next batch.
+
+    The state of grain's own iterator has an entry for each worker: with another
+    number of workers it fails, or resumes elsewhere without a word.
+    """
+
+    def __init__(self, batches: _TrainBatches) -> None:
+        super().__init__()
+        self._batches = batches
+        self._next_batch = 0
+        self._iterator: grain.DatasetIterator | None = None
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self._iterator is None:
+            self._iterator = self._batches.starting_at(self._next_batch)
+        batch = next(self._iterator)
+        self._next_batch += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        return {"next_batch": self._next_batch}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self._stop()
+        self._next_batch = state["next_batch"]
+
+    def close(self) -> None:
+        super().close()
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._iterator is not None:
+            self._iterator.close()
+        self._iterator = None
+
+
+def eval_examples(
+    source: Source, *, process_index: int, process_count: int, num_threads: int
+) -> Iterator[Example]:
+    """This process's share of a split, in order, each example exactly once.
+
+    Args:
+      source: the examples; see `datasets.open_split`.
+      process_index: see `train_batches`; the shares differ in size by at most one.
+      process_count: see `train_batches`.
+      num_threads: threads that read ahead; at least 1.
+
+    Yields:
+      {"image": uint8 [H,W,3] RGB, "label": uint8 [H,W], "name": str}
+
+    Raises:
+      UserError: an image that cannot be decoded.
+    """
+    _leave_threads_to_grain()
+    share = grain.MapDataset.source(source)[process_index::process_count]
+    yield from share.map(decode).to_iter_dataset(_read_ahead(num_threads))
+
+
+def decode(record: Example) -> Example:
+    """Encoded {"image", "label", "name"} -> uint8 [H,W,3] RGB, uint8 [H,W], name.
+
+    Raises:
+      UserError: one of the two cannot be decoded.
+    """
+    name = record["name"]
+    return {
+        "image": decode_image(record["image"], name),
+        "label": decode_label(record["label"], name),
+        "name": name,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chain:
+    """Transforms one after the other, with one random generator for the example."""
+
+    transforms: tuple[Transform, ...]
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        for transform in self.transforms:
+            example = transform(example, rng)
+        return example
+
+
+def _without_name(example: Example) -> Example:
+    return {"image": example["image"], "label": example["label"]}
+
+
+def _read_ahead(num_threads: int) -> grain.ReadOptions:
+    # Grain's own default keeps 500 elements, which here are whole batches.
+    return grain.ReadOptions(
+        num_threads=num_threads, prefetch_buffer_size=2 * num_threads
+    )
+
+
+def _start_worker(worker_index: int, worker_count: int) -> None:
+    del worker_index, worker_count
+    _leave_threads_to_grain()
+
+
+def _leave_threads_to_grain() -> None:
+    """Grain's threads already keep the cores busy; OpenCV's would compete with them."""
+    cv2.setNumThreads(0)

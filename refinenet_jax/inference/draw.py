@@ -1,0 +1,68 @@
+"""Pictures of label maps."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+Palette = Sequence[Sequence[int]]
+
+_IGNORED = (224, 224, 192)  # the colour of void in the VOC devkit
+
+
+def colours(label: np.ndarray, palette: Palette) -> np.ndarray:
+    """uint8 [H,W] class ids, 255 = ignore → uint8 [H,W,3] RGB."""
+    return _table(palette)[label]
+
+
+def overlay(
+    image: np.ndarray, label: np.ndarray, palette: Palette, opacity: float = 0.6
+) -> np.ndarray:
+    """Class colours over the image: uint8 [H,W,3] and [H,W] → uint8 [H,W,3]."""
+    mixed = (1 - opacity) * image + opacity * colours(label, palette)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def palette_png(label: np.ndarray, palette: Palette) -> bytes:
+    """A PNG whose pixel values are the class ids and that viewers show in colour.
+
+    label: uint8 [H,W].
+    """
+    picture = Image.fromarray(label)
+    picture.putpalette(_table(palette).tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def encode(image: np.ndarray, file_format: str) -> bytes:
+    """uint8 [H,W,3] RGB → a file's bytes; file_format: "PNG" or "JPEG"."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+def strip(
+    rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], palette: Palette
+) -> np.ndarray:
+    """Image, truth and prediction side by side, one example below the other.
+
+    rows: (image uint8 [H,W,3], label uint8 [H,W], prediction uint8 [H,W]) each, of any
+    sizes → uint8 [sum of heights, three times the greatest width, 3].
+    """
+    width = max(image.shape[1] for image, _, _ in rows)
+    pictures = []
+    for image, label, prediction in rows:
+        cells = (image, colours(label, palette), colours(prediction, palette))
+        pad = ((0, 0), (0, width - image.shape[1]), (0, 0))
+        pictures.append(np.hstack([np.pad(cell, pad) for cell in cells]))
+    return np.vstack(pictures)
+
+
+def _table(palette: Palette) -> np.ndarray:
+    """uint8 [256,3]: a colour for each value that a label can have."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    table[255] = _IGNORED
+    return table

@@ -1,0 +1,161 @@
+"""What a run tells: lines and progress on the terminal, train.jsonl, TensorBoard."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from tensorboardX import SummaryWriter
+
+from refinenet_jax.files import write_bytes
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(message: RenderableType) -> None:
+    """One line, or a table, from the first process only."""
+    if jax.process_index() == 0:
+        console.print(message, markup=False)
+
+
+@contextlib.contextmanager
+def progress(
+    task: str, total: int | None, done: int = 0
+) -> Iterator[Callable[[], None]]:
+    """A bar with the time left, on a terminal; call what it gives once for each unit."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    shown = console.is_terminal and jax.process_index() == 0
+    with Progress(*columns, console=console, disable=not shown, transient=True) as bar:
+        identity = bar.add_task(task, total=total, completed=done)
+        yield lambda: bar.advance(identity)
+
+
+def duration(seconds: float) -> str:
+    """75.2 → "1:15", 3675.2 → "1:01:15"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class TrainLog:
+    """Gathers the losses of a run and writes them when asked.
+
+    Losses stay on the devices until `write`, so that no step waits for the host.
+    """
+
+    def __init__(
+        self, workdir: Path, *, first_step: int, num_steps: int, batch_size: int
+    ):
+        self._num_steps = num_steps
+        self._batch_size = batch_size
+        self._pending: dict[int, Mapping[str, jax.Array]] = {}
+        self._start = self._window_start = time.monotonic()
+        self._window_steps = 0
+        self._input_seconds = 0.0
+        self._path = workdir / "train.jsonl"
+        self._summary = None
+        if jax.process_index() == 0:
+            _drop_lines_after(self._path, first_step)
+            # purge_step hides what a killed run wrote beyond its last checkpoint.
+            self._summary = SummaryWriter(str(workdir), purge_step=first_step + 1)
+
+    @contextlib.contextmanager
+    def waiting_for_input(self) -> Iterator[None]:
+        """Counts the time inside as waiting for the data."""
+        start = time.monotonic()
+        yield
+        self._input_seconds += time.monotonic() - start
+
+    def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Takes what a step returned, float32 [] each."""
+        self._pending[step] = metrics
+        self._window_steps += 1
+
+    def restart_clock(self) -> None:
+        """Leaves what came before out of images_per_second: compiling, evaluating."""
+        self._window_start = time.monotonic()
+        self._window_steps = 0
+        self._input_seconds = 0.0
+
+    def non_finite_steps(self) -> list[int]:
+        """Steps since the last `write` whose loss is not a finite number; waits."""
+        losses = {step: metrics["loss"] for step, metrics in self._pending.items()}
+        return [
+            s for s, loss in jax.device_get(losses).items() if not np.isfinite(loss)
+        ]
+
+    def write(self, step: int) -> None:
+        """One line for the steps since the last; waits for the devices."""
+        metrics = jax.device_get(list(self._pending.values()))
+        seconds = time.monotonic() - self._window_start
+        record = {name: float(value) for name, value in metrics[-1].items()}
+        record["loss_mean"] = float(np.mean([m["loss"] for m in metrics]))
+        record["images_per_second"] = self._window_steps * self._batch_size / seconds
+        record["input_share"] = min(self._input_seconds / seconds, 1.0)
+        record["seconds"] = time.monotonic() - self._start
+        self._tell(step, record, seconds)
+        self._pending.clear()
+        self.restart_clock()
+
+    def _tell(self, step: int, record: dict[str, float], seconds: float) -> None:
+        if self._summary is None:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **record}) + "\n")
+        for name, value in record.items():
+            self._summary.add_scalar(f"train/{name}", value, step)
+        left = (self._num_steps - step) * seconds / max(self._window_steps, 1)
+        say(
+            f"step {step}/{self._num_steps}  loss {record['loss_mean']:.4f}  "
+            f"learning rate {record['learning_rate']:.2e}  "
+            f"{record['images_per_second']:.1f} images/s  {duration(left)} left"
+        )
+        if record["input_share"] > 0.5 and self._window_steps > 1:
+            say(
+                f"the devices waited for data {record['input_share']:.0%} of the time: "
+                "raise config.data.num_workers or config.data.num_threads"
+            )
+
+    def evaluation(
+        self, step: int, record: Mapping[str, Any], strip: np.ndarray
+    ) -> None:
+        """What eval.json holds and its pictures, uint8 [H,W,3], for TensorBoard."""
+        if self._summary is None:
+            return
+        for name in ("mean_iou", "pixel_accuracy", "mean_accuracy"):
+            self._summary.add_scalar(f"eval/{name}", record[name], step)
+        self._summary.add_image("eval/pictures", strip, step, dataformats="HWC")
+        self._summary.flush()
+
+    def close(self) -> None:
+        """Writes what TensorBoard still holds back."""
+        if self._summary is not None:
+            self._summary.close()
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """A run that goes on from `step` writes the lines after it again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
+        write_bytes(path, "".join(kept).encode())

@@ -1,0 +1,65 @@
+"""What several modes do first."""
+
+import jax
+from ml_collections import ConfigDict
+
+from refinenet_jax.data.datasets import Dataset, Source, lookup, open_split, prepare
+from refinenet_jax.errors import UserError
+from refinenet_jax.models.build import VARIANTS
+from refinenet_jax.sharding import wait_for_all
+from refinenet_jax.training.checkpoint import Metadata
+
+
+def open_data(config: ConfigDict, split: str) -> Source:
+    """Opens a split of the config's data set, prepared by one process for all.
+
+    Raises:
+        UserError: the data or the split is not there.
+    """
+    folders = {"data_dir": config.data.dir, "manual_dir": config.data.manual_dir}
+    if jax.process_index() == 0:
+        prepare(config.data.name, **folders)
+    wait_for_all("prepared")
+    return open_split(config.data.name, split, **folders)
+
+
+def find_dataset(config: ConfigDict) -> Dataset:
+    """The config's data set.
+
+    Raises:
+        UserError: it is unknown, or has another number of classes than the network.
+    """
+    dataset = lookup(config.data.name)
+    if config.model.num_classes != dataset.num_classes:
+        raise UserError(
+            f"config.model.num_classes={config.model.num_classes}, but "
+            f"{dataset.name} has {dataset.num_classes} classes"
+        )
+    return dataset
+
+
+def describe(config: ConfigDict, dataset: Dataset) -> Metadata:
+    """All that is needed to use the network without its config, ready for JSON.
+
+    Raises:
+        UserError: the variant is unknown.
+    """
+    model = config.model
+    if model.variant not in VARIANTS:
+        raise UserError(
+            f"config.model.variant={model.variant!r} is unknown; "
+            f"known: {', '.join(VARIANTS)}"
+        )
+    return {
+        "variant": model.variant,
+        "num_classes": model.num_classes,
+        "input_scale": model.input_scale,
+        "dtype": model.dtype,
+        "mean": list(model.mean),
+        "std": list(model.std),
+        "size_multiple": config.eval.size_multiple,
+        "dataset": dataset.name,
+        "class_names": list(dataset.class_names),
+        "palette": [list(colour) for colour in dataset.palette],
+        "config": config.to_dict(),
+    }

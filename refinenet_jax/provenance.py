@@ -1,0 +1,37 @@
+"""What a result was made with."""
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+_PACKAGES = ("refinenet_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+def provenance() -> dict[str, object]:
+    """Command, commit, versions and devices of this process, ready for JSON."""
+    return {
+        "command": " ".join(sys.argv),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this checkout; None where there is none."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None

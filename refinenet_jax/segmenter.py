@@ -1,0 +1,120 @@
+"""A trained network as one Python object."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from refinenet_jax.inference.predictor import Predictor
+from refinenet_jax.models.build import SegmentationNetwork, build, split_network
+from refinenet_jax.sharding import replicated
+from refinenet_jax.training.checkpoint import Metadata, open_checkpoints
+
+
+class Segmenter:
+    """Segments images of any size.
+
+    Attributes:
+        model: the network in inference mode, float32 [B,H,W,3] normalised →
+            float32 [B,h,w,classes].
+        class_names: one for each class id.
+        palette: an RGB colour, 0..255, for each class id.
+        metadata: what the checkpoint says of the network: variant, step, ...
+    """
+
+    def __init__(self, model: SegmentationNetwork, metadata: Metadata):
+        self.model = nnx.view(model, deterministic=True, use_running_average=True)
+        self.metadata = metadata
+        self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
+        self.palette = tuple(tuple(colour) for colour in metadata["palette"])
+        self._predictor = Predictor(
+            self.model,
+            mean=tuple(metadata["mean"]),
+            std=tuple(metadata["std"]),
+            batch_size=1,
+            size_multiple=metadata["size_multiple"],
+            mesh=_one_device(),
+        )
+        _, params, batch_stats = split_network(self.model)
+        self._predictor.load(params, batch_stats)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, which: str = "best") -> "Segmenter":
+        """Opens the workdir of a run.
+
+        which: "best" by mean IoU, or "latest".
+
+        Raises:
+            UserError: no checkpoint there, or a damaged one.
+        """
+        checkpoints = open_checkpoints(Path(path))
+        step = checkpoints.choose(which)
+        metadata = checkpoints.read_metadata(step)
+        model = abstract_network(metadata)
+        graph, params, batch_stats = split_network(model)
+        params, batch_stats = checkpoints.read_network(
+            step, params, batch_stats, replicated(_one_device())
+        )
+        checkpoints.close()
+        return cls(nnx.merge(graph, params, batch_stats), metadata)
+
+    @property
+    def compilations(self) -> int:
+        """How many programs were compiled so far: one for each padded size."""
+        return self._predictor.compilations
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H,W,3] RGB → uint8 [H,W] class ids.
+
+        Raises:
+            ValueError: the image has another dtype or shape.
+        """
+        return self._predictor.predict([_checked(image)])[0]
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H,W,3] RGB → float32 [H,W,classes] that sums to 1 at each pixel.
+
+        Raises:
+            ValueError: the image has another dtype or shape.
+        """
+        return self._predictor.probabilities([_checked(image)])[0]
+
+
+def abstract_network(metadata: Metadata) -> SegmentationNetwork:
+    """The network that a checkpoint's metadata or a run describes, without weights."""
+
+    def create() -> SegmentationNetwork:
+        return build(
+            metadata["variant"],
+            metadata["num_classes"],
+            input_scale=metadata["input_scale"],
+            dtype=jnp.dtype(metadata["dtype"]),
+            rngs=nnx.Rngs(0),
+        )
+
+    return nnx.eval_shape(create)
+
+
+def _one_device() -> Mesh:
+    return Mesh(np.asarray(jax.local_devices()[:1]), ("data",))
+
+
+def _checked(image: Any) -> np.ndarray:
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or 0 in image.shape
+    ):
+        found = (
+            f"{image.dtype} {list(image.shape)}"
+            if isinstance(image, np.ndarray)
+            else type(image).__name__
+        )
+        raise ValueError(f"an image is uint8 [H,W,3] RGB, this is {found}")
+    return image

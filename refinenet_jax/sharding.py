@@ -1,0 +1,101 @@
+"""Devices, processes and where arrays live on them."""
+
+import glob
+import os
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from refinenet_jax.errors import UserError
+
+
+def start_processes(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Joins the processes of one run; a lone machine needs nothing.
+
+    The three values are given together by a person, or found by jax.distributed where
+    a TPU pod, SLURM, Open MPI or Kubernetes tells them.
+
+    Raises:
+        UserError: only some of the three are given.
+    """
+    given = [coordinator_address, num_processes, process_id]
+    if all(value is not None for value in given):
+        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+    elif any(value is not None for value in given):
+        raise UserError(
+            "--coordinator_address, --num_processes and --process_id go together: "
+            "give all three or none"
+        )
+    elif _is_cluster(os.environ):
+        jax.distributed.initialize()
+
+
+def _is_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether several processes were started for this run."""
+    counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+    if any(int(environment.get(name, "1")) > 1 for name in counts):
+        return True
+    if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+        return True
+    # A Cloud TPU VM tells of its pod through its metadata server, which jax asks.
+    cpu_only = environment.get("JAX_PLATFORMS") == "cpu"
+    return not cpu_only and bool(glob.glob("/dev/accel*"))
+
+
+def global_mesh() -> Mesh:
+    """All devices of all processes in one axis, "data"."""
+    return Mesh(np.asarray(jax.devices()), ("data",))
+
+
+def local_mesh() -> Mesh:
+    """The devices of this process in one axis, "data"."""
+    return Mesh(np.asarray(jax.local_devices()), ("data",))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A full copy on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(mesh: Mesh) -> NamedSharding:
+    """The first axis divided among the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
+    """Raises UserError where the devices cannot share the batch equally."""
+    if batch_size % mesh.size:
+        raise UserError(
+            f"config.{field}={batch_size} must be a multiple of the {mesh.size} devices"
+        )
+
+
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's share of a batch → arrays of the global batch, split by `mesh`."""
+    sharding = split_batch(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }
+
+
+def sum_over_processes(array: np.ndarray) -> np.ndarray:
+    """Adds an int64 array of every process; each of them gets the sum."""
+    if jax.process_count() == 1:
+        return array
+    # Halves, because arrays on devices are at most 32 bits wide by default.
+    low, high = array & 0xFFFFFFFF, array >> 32
+    halves = np.stack([low, high]).astype(np.uint32)
+    gathered = np.asarray(multihost_utils.process_allgather(halves)).astype(np.int64)
+    return gathered[:, 0].sum(axis=0) + (gathered[:, 1].sum(axis=0) << 32)
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,44 @@
+"""Softmax cross-entropy over the labelled pixels of a whole batch."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from refinenet_jax.models.layers import FeatureMap, resize
+
+IGNORE = 255
+
+
+def cross_entropy(logits: jax.Array, label: jax.Array, resolution: str) -> jax.Array:
+    """Mean cross-entropy over the valid pixels of the global batch.
+
+    Args:
+        logits: float32 [B,h,w,classes].
+        label: integer [B,H,W] class ids, 255 = ignore.
+        resolution: "label" resizes the logits to [H,W] (bilinear, half-pixel centres,
+            as the light-weight RefineNet's code); "prediction" picks the nearest label
+            of each logit (as the paper's code).
+
+    Returns:
+        float32 []; 0 where no pixel is valid.
+    """
+    if resolution == "label":
+        _, height, width = label.shape
+        logits = resize(FeatureMap(logits), (height, width), None, "bilinear").values
+    else:
+        _, height, width, _ = logits.shape
+        label = nearest(label, (height, width))
+    valid = label != IGNORE
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.where(valid, label, 0).astype(jnp.int32)
+    )
+    return jnp.where(valid, losses, 0).sum() / jnp.maximum(valid.sum(), 1)
+
+
+def nearest(label: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Labels at pixel centres: [B,H,W] → [B,h,w], as MATLAB's imresize "nearest"."""
+    rows, columns = (
+        ((jnp.arange(to) + 0.5) * (size / to)).astype(jnp.int32)
+        for to, size in zip(shape, label.shape[1:3], strict=True)
+    )
+    return label[:, rows][:, :, columns]

@@ -1,0 +1,63 @@
+"""Everything that a training step changes."""
+
+import dataclasses
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from refinenet_jax.models.build import SegmentationNetwork, split_network
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The changing part of a run.
+
+    Attributes:
+        step: int32 [], steps done.
+        params: float32 weights, by path.
+        batch_stats: float32 BatchNorm statistics, by path.
+        opt_state: of the optimiser.
+        key: uint32 [2], key data of dropout; each step folds its number in.
+    """
+
+    step: jax.Array
+    params: nnx.State
+    batch_stats: nnx.State
+    opt_state: optax.OptState
+    key: jax.Array
+
+
+def create_state(
+    network: SegmentationNetwork, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """The state of step 0; may be traced, so that arrays are made where they live."""
+    _, params, batch_stats = split_network(network)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        key=jax.random.key_data(jax.random.key(seed)),
+    )
+
+
+def sha256(state: TrainState) -> str:
+    """Fingerprint of parameters, BatchNorm statistics and optimiser state.
+
+    Two runs that agree bit for bit have the same; the order is that of the sorted
+    paths.
+    """
+    digest = hashlib.sha256()
+    parts = (state.params, state.batch_stats, state.opt_state)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parts):
+        array = np.ascontiguousarray(leaf)
+        digest.update(
+            f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode()
+        )
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""The jitted training step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from refinenet_jax.models.build import SegmentationNetwork, normalize, split_network
+from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.sharding import replicated, split_batch
+from refinenet_jax.training.losses import cross_entropy
+from refinenet_jax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def build_train_step(
+    network: SegmentationNetwork,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    config: ConfigDict,
+    mesh: Mesh,
+) -> jax.stages.Wrapped:
+    """Compiles, on first use, one step of gradient descent.
+
+    The step takes the state, which it consumes (its memory is reused), and a batch
+    {"image": uint8 [B,H,W,3], "label": uint8 [B,H,W]} split over the mesh. It returns
+    the next state and {"loss", "gradient_norm", "learning_rate"}, float32 [] each.
+    Losses and BatchNorm statistics are those of the global batch.
+
+    network: only its structure is used; it may be abstract.
+    """
+    frozen = config.model.batch_norm == "frozen"
+    view = nnx.view(network, deterministic=False, use_running_average=frozen)
+    graph, _, _ = split_network(view)
+
+    def loss_of(
+        params: nnx.State, state: TrainState, batch: dict[str, jax.Array]
+    ) -> tuple[jax.Array, nnx.State]:
+        network = nnx.merge(graph, params, state.batch_stats, copy=True)
+        image = normalize(batch["image"], config.model.mean, config.model.std)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        rngs = nnx.Rngs(dropout=key)
+        logits = network.score(FeatureMap(image), rngs=rngs).values
+        loss = cross_entropy(logits, batch["label"], config.loss.resolution)
+        return loss, nnx.state(network, nnx.BatchStat)
+
+    def train_step(
+        state: TrainState, batch: dict[str, jax.Array]
+    ) -> tuple[TrainState, Metrics]:
+        (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params, state, batch
+        )
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        metrics = {
+            "loss": loss,
+            "gradient_norm": optax.global_norm(gradient),
+            "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
+        }
+        next_state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return next_state, metrics
+
+    whole, split = replicated(mesh), split_batch(mesh)
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(whole, split),
+        out_shardings=(whole, whole),
+    )

@@ -1,0 +1,24 @@
+"""What holds for every test: four devices, no silent broadcasting, no home folder."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# JAX and TFDS read these when they are imported; programs that a test starts inherit
+# them.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+_tfds_dir = tempfile.TemporaryDirectory(prefix="tfds-", ignore_cleanup_errors=True)
+os.environ["TFDS_DATA_DIR"] = _tfds_dir.name
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder beside the repository with lists and data that are not part of it."""
+    path = Path(__file__).resolve().parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip(f"needs the folder {path}")
+    return path

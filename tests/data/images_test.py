@@ -1,0 +1,155 @@
+import io
+import struct
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from refinenet_jax.data import images
+from refinenet_jax.errors import UserError
+
+HEIGHT, WIDTH = 40, 56
+
+
+def smooth_picture() -> np.ndarray:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    red, green, blue = 4 * columns, 255 - 5 * rows, 60 + rows + columns
+    return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+
+
+def encoded(picture: PIL.Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def ids_png(ids, **options) -> bytes:
+    return encoded(PIL.Image.fromarray(np.asarray(ids, np.uint8)), "PNG", **options)
+
+
+def test_colours_are_rgb():
+    rgb = smooth_picture()
+    decoded = images.decode_image(encoded(PIL.Image.fromarray(rgb), "PNG"), "x")
+    np.testing.assert_array_equal(decoded, rgb)
+    assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 60}])
+def test_jpeg(options):
+    rgb = smooth_picture()
+    data = encoded(PIL.Image.fromarray(rgb), "JPEG", **options)
+    decoded = images.decode_image(data, "x")
+    # JPEG loses detail; swapped channels would be off by far more.
+    assert np.abs(decoded.astype(int) - rgb).mean() < 6
+
+
+def test_grey_alpha_and_16_bits_become_three_channels_of_8():
+    grey = smooth_picture()[..., 0]
+    rgba = np.dstack([smooth_picture(), np.full((HEIGHT, WIDTH), 9, np.uint8)])
+    deep = PIL.Image.fromarray(grey.astype(np.uint16) * 257)
+    three = np.repeat(grey[..., None], 3, axis=-1)
+    for picture, expected in [
+        (PIL.Image.fromarray(grey), three),
+        (PIL.Image.fromarray(rgba), smooth_picture()),
+        (deep, three),
+    ]:
+        decoded = images.decode_image(encoded(picture, "PNG"), "x")
+        np.testing.assert_array_equal(decoded, expected)
+
+
+def test_exif_orientation_is_left_alone():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    data = encoded(PIL.Image.fromarray(smooth_picture()), "JPEG", exif=exif)
+    assert images.decode_image(data, "x").shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_every_truncated_jpeg_is_an_error(options, monkeypatch):
+    data = encoded(PIL.Image.fromarray(smooth_picture()), "JPEG", **options)
+    # As OpenCV 4 does: whatever is there decodes to something.
+    something = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: something)
+    for length in range(2, len(data)):
+        with pytest.raises(UserError, match="image cut.jpg .* it is truncated"):
+            images.decode_image(data[:length], "cut.jpg")
+    images.decode_image(data, "whole.jpg")
+
+
+def test_a_thumbnail_does_not_hide_truncation():
+    thumbnail = encoded(PIL.Image.fromarray(smooth_picture()[::4, ::4]), "JPEG")
+    data = encoded(PIL.Image.fromarray(smooth_picture()), "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    data = data[:2] + segment + data[2:]
+    assert images.decode_image(data, "x").shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(UserError, match="image cut.jpg .* truncated"):
+        images.decode_image(data[:-60], "cut.jpg")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 0.99])
+def test_truncated_png(share):
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH), np.uint8)
+    data = ids_png(noise)
+    data = data[: int(share * len(data))]
+    with pytest.raises(UserError, match="image cut.png cannot be decoded"):
+        images.decode_image(data, "cut.png")
+    with pytest.raises(UserError, match="label cut.png cannot be decoded"):
+        images.decode_label(data, "cut.png")
+
+
+def test_no_image_at_all():
+    with pytest.raises(UserError, match="image a.txt cannot be decoded"):
+        images.decode_image(b"no image", "a.txt")
+    with pytest.raises(UserError, match="label a.txt cannot be decoded") as caught:
+        images.decode_label(b"no image", "a.txt")
+    assert "\n" not in str(caught.value)
+
+
+def test_palette_png_gives_indices():
+    ids = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 21
+    ids[0, :] = 255
+    picture = PIL.Image.fromarray(ids.astype(np.uint8))
+    picture.putpalette([(i * 37) % 256 for i in range(768)])
+    decoded = images.decode_label(encoded(picture, "PNG"), "x")
+    np.testing.assert_array_equal(decoded, ids)
+    assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("bits", "classes"), [(1, 2), (2, 4), (4, 12), (8, 200)])
+@pytest.mark.parametrize("palette", [False, True])
+def test_shallow_png_gives_ids(bits, classes, palette):
+    ids = (np.arange(HEIGHT * WIDTH) % classes).astype(np.uint8).reshape(HEIGHT, WIDTH)
+    picture = PIL.Image.fromarray(ids)
+    if palette:
+        picture.putpalette([i // 3 for i in range(3 * classes)])
+    elif bits == 1:
+        picture = PIL.Image.fromarray(ids.astype(bool))
+    options = {} if bits == 1 and not palette else {"bits": bits}
+    data = encoded(picture, "PNG", **options)
+    assert data[24] == bits
+    np.testing.assert_array_equal(images.decode_label(data, "x"), ids)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+def test_a_label_of_colours_is_an_error(mode):
+    data = encoded(PIL.Image.new(mode, (4, 3)), "PNG")
+    with pytest.raises(
+        UserError, match=f"label x.png has pixels of mode {mode}.*8-bit"
+    ):
+        images.decode_label(data, "x.png")
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (5, 9, 3)])
+def test_encode_png_loses_nothing(shape):
+    pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    decode = images.decode_label if len(shape) == 2 else images.decode_image
+    np.testing.assert_array_equal(decode(images.encode_png(pixels), "x"), pixels)
+
+
+def test_read_image(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(images.encode_png(smooth_picture()))
+    np.testing.assert_array_equal(images.read_image(path), smooth_picture())
+    with pytest.raises(UserError, match="b.png cannot be read: No such file"):
+        images.read_image(tmp_path / "b.png")

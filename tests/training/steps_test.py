@@ -1,0 +1,151 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from refinenet_jax.config import default
+from refinenet_jax.models.build import build
+from refinenet_jax.sharding import replicated, split_batch
+from refinenet_jax.training.optimizer import build_optimizer, schedule
+from refinenet_jax.training.state import TrainState, create_state, sha256
+from refinenet_jax.training.steps import build_train_step
+
+NUM_CLASSES = 5
+
+
+def a_config(**changes):
+    config = default()
+    config.update_from_flattened_dict(
+        {
+            "model.num_classes": NUM_CLASSES,
+            "optimizer.name": "sgd",
+            "optimizer.learning_rate": 0.01,
+            "optimizer.encoder_multiplier": 0.1,
+            "optimizer.weight_decay": 5e-4,
+            "optimizer.clip_norm": 0.0,
+            "optimizer.schedule": "constant",
+            "optimizer.warmup_steps": 0,
+            **changes,
+        }
+    )
+    return config
+
+
+def batches(count, size=4, height=48, width=65):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        label = rng.integers(0, NUM_CLASSES, (size, height, width)).astype(np.uint8)
+        label[0, :10] = 255
+        yield {
+            "image": rng.integers(0, 256, (size, height, width, 3)).astype(np.uint8),
+            "label": label,
+        }
+
+
+def mesh_of(count):
+    return jax.sharding.Mesh(np.asarray(jax.devices()[:count]), ("data",))
+
+
+def without_dropout(network):
+    for module in (network.decoder.tap_dropout, network.decoder.classifier_dropout):
+        module.dropout.rate = 0.0
+    return network
+
+
+def losses(network, config, mesh, count):
+    """Trains `count` steps on `mesh`; the losses and the last state."""
+    optimizer = build_optimizer(config.optimizer, 100)
+    rate = schedule(config.optimizer, 100)
+    step = build_train_step(network, optimizer, rate, config, mesh)
+    state = jax.tree.map(jnp.copy, create_state(network, optimizer, config.seed))
+    state = jax.device_put(state, replicated(mesh))
+    found = []
+    for batch in batches(count):
+        state, metrics = step(state, jax.device_put(batch, split_batch(mesh)))
+        found.append(float(metrics["loss"]))
+    return found, state
+
+
+@pytest.fixture(scope="module")
+def network():
+    create = jax.jit(
+        lambda: nnx.split(build("light_resnet18", NUM_CLASSES, rngs=nnx.Rngs(0)))[1]
+    )
+    graph, _ = nnx.split(
+        nnx.eval_shape(lambda: build("light_resnet18", NUM_CLASSES, rngs=nnx.Rngs(0)))
+    )
+    return nnx.merge(graph, create())
+
+
+def test_one_two_and_four_devices_see_the_same_losses(network):
+    # BatchNorm statistics over the global batch, dropout on.
+    config = a_config()
+    found = {
+        count: losses(network, config, mesh_of(count), 4)[0] for count in (1, 2, 4)
+    }
+    assert found[2] == pytest.approx(found[1], rel=1e-5)
+    assert found[4] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_frozen_statistics_stay_bit_identical_and_the_affine_part_trains(network):
+    config = a_config(**{"model.batch_norm": "frozen"})
+    before = create_state(network, build_optimizer(config.optimizer, 100), 0)
+    kept = jax.tree.map(np.asarray, before.batch_stats)
+    scales = np.asarray(before.params["backbone"]["stem"]["norm"]["norm"]["scale"][...])
+    _, after = losses(network, config, mesh_of(1), 3)
+    same = jax.tree.map(lambda a, b: np.array_equal(a, b), kept, after.batch_stats)
+    assert all(jax.tree.leaves(same))
+    trained = after.params["backbone"]["stem"]["norm"]["norm"]["scale"][...]
+    assert not np.array_equal(trained, scales)
+    assert int(after.step) == 3
+
+
+def test_ten_sgd_steps_as_torch(network):
+    torch = pytest.importorskip("torch")
+    from tests import torch_reference
+
+    reference = torch_reference.reference("light_resnet18", NUM_CLASSES)
+    torch_reference.fill(reference, seed=0)
+    reference.eval()  # frozen statistics, no dropout
+    ours = without_dropout(nnx.clone(network))
+    torch_reference.copy_to_network(reference.state_dict(), ours)
+    config = a_config(**{"model.batch_norm": "frozen"})
+
+    backbone, decoder = [], []
+    for name, parameter in reference.named_parameters():
+        is_backbone = name.startswith(("conv1", "bn1", "layer"))
+        (backbone if is_backbone else decoder).append(parameter)
+    optimizer = torch.optim.SGD(
+        [{"params": decoder, "lr": 0.01}, {"params": backbone, "lr": 0.001}],
+        momentum=0.9,
+        weight_decay=5e-4,
+    )
+    expected = []
+    for batch in batches(10):
+        image = torch.from_numpy(batch["image"]).float()
+        image = (image - torch.tensor(config.model.mean)) / torch.tensor(config.model.std)
+        logits = reference(image.permute(0, 3, 1, 2))
+        enlarged = torch.nn.functional.interpolate(
+            logits, size=batch["label"].shape[1:], mode="bilinear", align_corners=False
+        )
+        label = torch.from_numpy(batch["label"]).long()
+        loss = torch.nn.functional.cross_entropy(enlarged, label, ignore_index=255)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(float(loss.detach()))
+    found, _ = losses(ours, config, mesh_of(1), 10)
+    # The losses move by far more than the tolerance, so that agreement means something.
+    assert max(expected) - min(expected) > 0.01
+    print(np.abs(np.asarray(found) / np.asarray(expected) - 1).max())
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_fingerprint_follows_every_bit():
+    def state(value):
+        array = jnp.asarray([value], jnp.float32)
+        return TrainState(jnp.zeros(()), {"w": array}, {}, (array,), jnp.zeros(2))
+
+    assert sha256(state(1.0)) == sha256(state(1.0))
+    assert sha256(state(1.0)) != sha256(state(np.nextafter(np.float32(1), 2)))
