@@ -40,7 +40,7 @@ def default() -> ConfigDict:
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.name = "adamw"  # or sgd
-    optimizer.learning_rate = 1e-3
+    optimizer.learning_rate = 2e-3
     optimizer.encoder_multiplier = 1.0  # learning rate of the backbone
     optimizer.momentum = 0.9  # of sgd
     optimizer.weight_decay = 1e-4  # on every parameter, as the paper has it
@@ -55,11 +55,11 @@ def default() -> ConfigDict:
     loss.resolution = "label"  # or prediction: compare at the size of the logits
 
     config.train = train = ConfigDict()
-    train.num_steps = 300
-    train.batch_size = 16  # over all devices of all processes
+    train.num_steps = 240
+    train.batch_size = 8  # over all devices of all processes
     train.log_every = 20
-    train.eval_every = 100  # 0: at the end only
-    train.checkpoint_every = 100  # 0: at the end and when an evaluation is the best
+    train.eval_every = 80  # 0: at the end only
+    train.checkpoint_every = 80  # 0: at the end and when an evaluation is the best
     train.keep_checkpoints = 2  # the latest; the best is kept besides
 
     config.eval = evaluation = ConfigDict()

@@ -18,7 +18,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
 
 from refinenet_jax.files import write_bytes
 
@@ -69,12 +68,14 @@ class TrainLog:
         self._num_steps = num_steps
         self._batch_size = batch_size
         self._pending: dict[int, Mapping[str, jax.Array]] = {}
-        self._start = self._window_start = time.monotonic()
-        self._window_steps = 0
-        self._input_seconds = 0.0
+        self._start = time.monotonic()
+        self._restart_window()
         self._path = workdir / "train.jsonl"
         self._summary = None
         if jax.process_index() == 0:
+            # Takes seconds where torch is installed, which it then imports.
+            from tensorboardX import SummaryWriter
+
             _drop_lines_after(self._path, first_step)
             # purge_step hides what a killed run wrote beyond its last checkpoint.
             self._summary = SummaryWriter(str(workdir), purge_step=first_step + 1)
@@ -86,16 +87,21 @@ class TrainLog:
         yield
         self._input_seconds += time.monotonic() - start
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside, spent on evaluating, out of images_per_second."""
+        start = time.monotonic()
+        yield
+        self._window_start += time.monotonic() - start
+
+    def _restart_window(self) -> None:
+        self._pending.clear()
+        self._window_start = time.monotonic()
+        self._input_seconds = 0.0
+
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Takes what a step returned, float32 [] each."""
         self._pending[step] = metrics
-        self._window_steps += 1
-
-    def restart_clock(self) -> None:
-        """Leaves what came before out of images_per_second: compiling, evaluating."""
-        self._window_start = time.monotonic()
-        self._window_steps = 0
-        self._input_seconds = 0.0
 
     def non_finite_steps(self) -> list[int]:
         """Steps since the last `write` whose loss is not a finite number; waits."""
@@ -110,27 +116,27 @@ class TrainLog:
         seconds = time.monotonic() - self._window_start
         record = {name: float(value) for name, value in metrics[-1].items()}
         record["loss_mean"] = float(np.mean([m["loss"] for m in metrics]))
-        record["images_per_second"] = self._window_steps * self._batch_size / seconds
+        record["images_per_second"] = len(metrics) * self._batch_size / seconds
         record["input_share"] = min(self._input_seconds / seconds, 1.0)
         record["seconds"] = time.monotonic() - self._start
-        self._tell(step, record, seconds)
-        self._pending.clear()
-        self.restart_clock()
+        self._tell(
+            step, record, seconds_left=(self._num_steps - step) * seconds / len(metrics)
+        )
+        self._restart_window()
 
-    def _tell(self, step: int, record: dict[str, float], seconds: float) -> None:
+    def _tell(self, step: int, record: dict[str, float], seconds_left: float) -> None:
         if self._summary is None:
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **record}) + "\n")
         for name, value in record.items():
             self._summary.add_scalar(f"train/{name}", value, step)
-        left = (self._num_steps - step) * seconds / max(self._window_steps, 1)
         say(
             f"step {step}/{self._num_steps}  loss {record['loss_mean']:.4f}  "
             f"learning rate {record['learning_rate']:.2e}  "
-            f"{record['images_per_second']:.1f} images/s  {duration(left)} left"
+            f"{record['images_per_second']:.1f} images/s  {duration(seconds_left)} left"
         )
-        if record["input_share"] > 0.5 and self._window_steps > 1:
+        if record["input_share"] > 0.5:
             say(
                 f"the devices waited for data {record['input_share']:.0%} of the time: "
                 "raise config.data.num_workers or config.data.num_threads"

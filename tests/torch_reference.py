@@ -269,10 +269,10 @@ def _oihw_to_hwio(array: np.ndarray) -> np.ndarray:
 
 CONV: Leaves = {"weight": ("kernel", _oihw_to_hwio), "bias": ("bias", _unchanged)}
 NORM: Leaves = {
-    "weight": ("norm.scale", _unchanged),
-    "bias": ("norm.bias", _unchanged),
-    "running_mean": ("norm.mean", _unchanged),
-    "running_var": ("norm.var", _unchanged),
+    "weight": ("scale", _unchanged),
+    "bias": ("bias", _unchanged),
+    "running_mean": ("mean", _unchanged),
+    "running_var": ("var", _unchanged),
 }
 
 

@@ -51,8 +51,8 @@ def strip(
     rows: (image uint8 [H,W,3], label uint8 [H,W], prediction uint8 [H,W]) each, of any
     sizes → uint8 [sum of heights, three times the greatest width, 3].
     """
-    width = max(image.shape[1] for image, _, _ in rows)
-    pictures = []
+    width = max((image.shape[1] for image, _, _ in rows), default=0)
+    pictures = [np.zeros((0, 3 * width, 3), np.uint8)]
     for image, label, prediction in rows:
         cells = (image, colours(label, palette), colours(prediction, palette))
         pad = ((0, 0), (0, width - image.shape[1]), (0, 0))

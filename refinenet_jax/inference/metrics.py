@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refinenet_jax.errors import UserError
+
 CONVENTION = (
     "one confusion matrix over all images at their own size; pixels labelled 255 are "
     "left out; IoU = TP / (TP + FP + FN); a class in neither truth nor prediction is "
@@ -41,10 +43,12 @@ def scores(matrix: np.ndarray) -> dict[str, float]:
     and is left out of mean_accuracy.
 
     Raises:
-        ValueError: the matrix is empty; there is nothing to score.
+        UserError: the matrix is empty; there is nothing to score.
     """
     if not matrix.sum():
-        raise ValueError("no labelled pixel in the evaluation split")
+        raise UserError(
+            "config.data.eval_split holds no labelled pixel: choose another split"
+        )
     correct, truth = np.diag(matrix).astype(np.float64), matrix.sum(axis=1)
     iou = per_class_iou(matrix)
     return {

@@ -72,7 +72,10 @@ def build(
     dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs,
 ) -> SegmentationNetwork:
-    """A network with random weights.
+    """A network with random weights, in training mode.
+
+    `nnx.view(network, deterministic=True, use_running_average=True)` is the same
+    network for inference.
 
     Args:
         variant: a key of VARIANTS.

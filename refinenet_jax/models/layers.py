@@ -106,10 +106,11 @@ class Conv(nnx.Module):
         return FeatureMap(values, _strided(x.size, self.stride))
 
 
-class BatchNorm(nnx.Module):
+class BatchNorm(nnx.BatchNorm):
     """Batch normalisation, as torch's BatchNorm2d(channels): epsilon 1e-5, momentum 0.1.
 
-    Flax counts momentum the other way round, 0.9. The arithmetic is float32 whatever
+    Flax counts momentum the other way round, 0.9, and keeps the variance of the batch
+    as it is where torch keeps n / (n - 1) times it. The arithmetic is float32 whatever
     the features are, so that bfloat16 does not round the statistics. Under `jax.jit`
     with a sharded batch the statistics are those of the whole global batch.
     """
@@ -121,7 +122,7 @@ class BatchNorm(nnx.Module):
         scale_init: Initializer = nnx.initializers.ones,
         rngs: nnx.Rngs,
     ):
-        self.norm = nnx.BatchNorm(
+        super().__init__(
             channels,
             momentum=0.9,
             epsilon=1e-5,
@@ -130,8 +131,8 @@ class BatchNorm(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(self, x: FeatureMap) -> FeatureMap:
-        return x.with_values(self.norm(x.values).astype(x.values.dtype))
+    def __call__(self, x: FeatureMap) -> FeatureMap:  # type: ignore[override]
+        return x.with_values(super().__call__(x.values).astype(x.values.dtype))
 
 
 class Dropout(nnx.Module):
@@ -149,7 +150,8 @@ def max_pool(x: FeatureMap, window: int, stride: int = 1) -> FeatureMap:
 
     x: [B,H,W,C] → [B,ceil(H/stride),ceil(W/stride),C]. The maximum is separable, so a
     5×5 window is two passes of five shifted slices; XLA fuses them, which on CPU takes
-    a third of the time of `reduce_window`, forward and backward.
+    a third of the time of `reduce_window`, forward and backward. Equal largest values
+    share the gradient, which torch gives to one of them.
     """
     values = x.filled(-jnp.inf)
     for axis in (1, 2):
@@ -164,7 +166,9 @@ def max_pool(x: FeatureMap, window: int, stride: int = 1) -> FeatureMap:
         values = shifted[0]
         for other in shifted[1:]:
             values = jnp.maximum(values, other)
-    return FeatureMap(values, _strided(x.size, stride))
+    pooled = FeatureMap(values, _strided(x.size, stride))
+    # In the padding -inf may be left, and would become NaN in what follows.
+    return pooled.with_values(pooled.filled(0))
 
 
 def resize_like(x: FeatureMap, target: FeatureMap, method: ResizeMethod) -> FeatureMap:

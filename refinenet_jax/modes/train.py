@@ -123,30 +123,33 @@ def _train(
             last = step == num_steps
             evaluation_due = last or _is_due(step, config.train.eval_every)
             checkpoint_due = last or _is_due(step, config.train.checkpoint_every)
-            if (
-                evaluation_due
-                or checkpoint_due
-                or _is_due(step, config.train.log_every)
-            ):
+            log_due = last or _is_due(step, config.train.log_every)
+            if log_due or evaluation_due or checkpoint_due:
                 _refuse_non_finite(train_log.non_finite_steps(), workdir)
+            if log_due:
                 train_log.write(step)
             mean_iou = None
             if evaluation_due:
-                record, pictures = evaluator.evaluate(
-                    step, state.params, state.batch_stats, workdir
-                )
+                with train_log.paused():
+                    record, pictures = evaluator.evaluate(
+                        step, state.params, state.batch_stats, workdir
+                    )
                 mean_iou = record["mean_iou"]
                 train_log.evaluation(step, record, pictures)
                 log.say(class_table(record) if last else f"mean IoU {mean_iou:.4f}")
-            best = checkpoints.best()
-            is_best = mean_iou is not None and (not best or mean_iou > best.mean_iou)
-            if checkpoint_due or is_best:
+            if checkpoint_due or _is_best(mean_iou, checkpoints):
                 # Before the next batch is taken: going on repeats and skips nothing.
                 checkpoints.save(step, state, batches, metadata, mean_iou)
-            if evaluation_due or checkpoint_due:
-                train_log.restart_clock()
     train_log.close()
+    batches.close()
     return state
+
+
+def _is_best(mean_iou: float | None, checkpoints: Checkpoints) -> bool:
+    if mean_iou is None:
+        return False
+    best = checkpoints.best()
+    return best is None or mean_iou > best.mean_iou
 
 
 def _is_due(step: int, every: int) -> bool:

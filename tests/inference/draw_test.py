@@ -26,7 +26,11 @@ def test_overlay_mixes_by_hand():
 def test_strip_has_one_row_for_each_example():
     rows = [
         (np.full((2, 3, 3), 9, np.uint8), LABEL, LABEL),
-        (np.full((5, 2, 3), 8, np.uint8), np.zeros((5, 2), np.uint8), np.ones((5, 2), np.uint8)),
+        (
+            np.full((5, 2, 3), 8, np.uint8),
+            np.zeros((5, 2), np.uint8),
+            np.ones((5, 2), np.uint8),
+        ),
     ]
     strip = draw.strip(rows, PALETTE)
     assert strip.shape == (7, 9, 3)

@@ -2,6 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from refinenet_jax.errors import UserError
 from refinenet_jax.inference.metrics import confusion_matrix, per_class_iou, scores
 
 
@@ -17,7 +18,9 @@ def test_confusion_matrix_counts_every_labelled_pixel_once():
     rng = np.random.default_rng(0)
     prediction = rng.integers(0, 5, (3, 7, 11)).astype(np.uint8)
     label = rng.choice([0, 1, 2, 4, 255], (3, 7, 11)).astype(np.uint8)
-    matrix = np.asarray(confusion_matrix(jnp.asarray(prediction), jnp.asarray(label), 5))
+    matrix = np.asarray(
+        confusion_matrix(jnp.asarray(prediction), jnp.asarray(label), 5)
+    )
     assert matrix.tolist() == oracle(prediction, label, 5).tolist()
     assert matrix.sum() == (label != 255).sum()
 
@@ -48,5 +51,5 @@ def test_large_counts_stay_exact():
 
 
 def test_nothing_to_score():
-    with pytest.raises(ValueError, match="no labelled pixel"):
+    with pytest.raises(UserError, match="no labelled pixel"):
         scores(np.zeros((2, 2), np.int64))

@@ -150,7 +150,7 @@ def test_incomplete_weights_are_listed_together():
         copy_to_network(state, abstract("light_resnet18"))
     faults = str(error.value).splitlines()[1:]
     assert faults == [
-        "bn1.weight: (7,), but backbone.stem.norm.norm.scale is (64,)",
+        "bn1.weight: (7,), but backbone.stem.norm.scale is (64,)",
         "fc.weight: 0 rules match, not one",
         "decoder.classifier.bias: no key fills it",
     ]

@@ -14,7 +14,9 @@ def test_by_hand_at_the_resolution_of_the_prediction():
 
 
 def test_ignored_pixels_count_neither_above_nor_below():
-    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5, 4)), jnp.float32)
+    logits = jnp.asarray(
+        np.random.default_rng(0).normal(size=(2, 3, 5, 4)), jnp.float32
+    )
     label = np.random.default_rng(1).integers(0, 4, (2, 3, 5)).astype(np.uint8)
     label[0, :, :3] = 255
     values = np.asarray(logits, np.float64)

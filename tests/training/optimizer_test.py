@@ -34,7 +34,9 @@ def test_poly_and_cosine_by_hand():
     poly = rates(group(schedule="poly", poly_power=0.9), 4)
     assert poly == pytest.approx([0.1 * (1 - k / 4) ** 0.9 for k in range(4)])
     cosine = rates(group(schedule="cosine"), 4)
-    assert cosine == pytest.approx([0.05 * (1 + np.cos(np.pi * k / 4)) for k in range(4)])
+    assert cosine == pytest.approx(
+        [0.05 * (1 + np.cos(np.pi * k / 4)) for k in range(4)]
+    )
 
 
 @pytest.mark.parametrize("name", ["constant", "step", "poly", "cosine"])
@@ -56,10 +58,16 @@ def test_sgd_by_hand_with_a_slower_backbone():
         schedule="constant",
     )  # fmt: skip
     params = nnx.State(
-        {"backbone": {"w": nnx.Param(jnp.ones(1))}, "decoder": {"w": nnx.Param(jnp.ones(1))}}
+        {
+            "backbone": {"w": nnx.Param(jnp.ones(1))},
+            "decoder": {"w": nnx.Param(jnp.ones(1))},
+        }
     )
     gradient = nnx.State(
-        {"backbone": {"w": nnx.Param(jnp.ones(1))}, "decoder": {"w": nnx.Param(jnp.ones(1))}}
+        {
+            "backbone": {"w": nnx.Param(jnp.ones(1))},
+            "decoder": {"w": nnx.Param(jnp.ones(1))},
+        }
     )
     optimizer = build_optimizer(config, 10)
     state = optimizer.init(params)

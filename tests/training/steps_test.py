@@ -92,11 +92,11 @@ def test_frozen_statistics_stay_bit_identical_and_the_affine_part_trains(network
     config = a_config(**{"model.batch_norm": "frozen"})
     before = create_state(network, build_optimizer(config.optimizer, 100), 0)
     kept = jax.tree.map(np.asarray, before.batch_stats)
-    scales = np.asarray(before.params["backbone"]["stem"]["norm"]["norm"]["scale"][...])
+    scales = np.asarray(before.params["backbone"]["stem"]["norm"]["scale"][...])
     _, after = losses(network, config, mesh_of(1), 3)
     same = jax.tree.map(lambda a, b: np.array_equal(a, b), kept, after.batch_stats)
     assert all(jax.tree.leaves(same))
-    trained = after.params["backbone"]["stem"]["norm"]["norm"]["scale"][...]
+    trained = after.params["backbone"]["stem"]["norm"]["scale"][...]
     assert not np.array_equal(trained, scales)
     assert int(after.step) == 3
 
@@ -110,21 +110,24 @@ def test_ten_sgd_steps_as_torch(network):
     reference.eval()  # frozen statistics, no dropout
     ours = without_dropout(nnx.clone(network))
     torch_reference.copy_to_network(reference.state_dict(), ours)
-    config = a_config(**{"model.batch_norm": "frozen"})
+    rate = 5e-5  # larger ones let the losses of this random network leap
+    config = a_config(**{"model.batch_norm": "frozen", "optimizer.learning_rate": rate})
 
     backbone, decoder = [], []
     for name, parameter in reference.named_parameters():
         is_backbone = name.startswith(("conv1", "bn1", "layer"))
         (backbone if is_backbone else decoder).append(parameter)
     optimizer = torch.optim.SGD(
-        [{"params": decoder, "lr": 0.01}, {"params": backbone, "lr": 0.001}],
+        [{"params": decoder, "lr": rate}, {"params": backbone, "lr": 0.1 * rate}],
         momentum=0.9,
         weight_decay=5e-4,
     )
     expected = []
     for batch in batches(10):
         image = torch.from_numpy(batch["image"]).float()
-        image = (image - torch.tensor(config.model.mean)) / torch.tensor(config.model.std)
+        image = (image - torch.tensor(config.model.mean)) / torch.tensor(
+            config.model.std
+        )
         logits = reference(image.permute(0, 3, 1, 2))
         enlarged = torch.nn.functional.interpolate(
             logits, size=batch["label"].shape[1:], mode="bilinear", align_corners=False
@@ -137,7 +140,7 @@ def test_ten_sgd_steps_as_torch(network):
         expected.append(float(loss.detach()))
     found, _ = losses(ours, config, mesh_of(1), 10)
     # The losses move by far more than the tolerance, so that agreement means something.
-    assert max(expected) - min(expected) > 0.01
+    assert max(expected) - min(expected) > 0.5
     print(np.abs(np.asarray(found) / np.asarray(expected) - 1).max())
     assert found == pytest.approx(expected, rel=1e-3)
 

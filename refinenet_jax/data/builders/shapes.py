@@ -25,7 +25,7 @@ SPLIT_SIZES = {"train": 400, "val": 100}
 
 _BORDER = 1.0  # pixels on either side of an outline that are labelled 255
 _NOISE = 6.0  # standard deviation in grey levels
-_HUE_SPREAD = 0.12  # of a class's colours around its own hue, in turns
+_HUE_SPREAD = 0.04  # of a class's colours around its own hue, in turns
 
 Floats = npt.NDArray[np.float64]
 
@@ -127,7 +127,7 @@ def _paint(class_id: int, along: Floats, rng: np.random.Generator) -> Floats:
 
 def _colour(hue: float, most_saturated: float, rng: np.random.Generator) -> Floats:
     """RGB of a hue in turns, else random: float [3] in 0..255."""
-    saturation = most_saturated * rng.uniform(0.3, 1.0)
+    saturation = most_saturated * rng.uniform(0.5, 1.0)
     value = rng.uniform(0.4, 1.0)
     return 255.0 * np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 

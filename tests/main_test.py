@@ -1,0 +1,300 @@
+"""The whole program, as people start it: in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from refinenet_jax import Segmenter
+
+REPOSITORY = Path(__file__).parent.parent
+TINY = (
+    "--config=configs/default.py",
+    "--config.train.num_steps=6",
+    "--config.train.batch_size=4",
+    "--config.train.log_every=1",
+    "--config.train.eval_every=3",
+    "--config.train.checkpoint_every=2",
+    "--config.data.crop_size=32",
+)
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """Of the programs that tests start; they share what they compile."""
+    cache = tmp_path_factory.mktemp("compiled")
+    return {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+
+
+@pytest.fixture(scope="session")
+def start(environment):
+    """Starts the program; gives the process."""
+
+    def start(*arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "refinenet_jax.main", *map(str, arguments)],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run(start):
+    """Runs the program to its end; gives (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        process = start(*arguments)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(run, tmp_path_factory):
+    """The workdir of a short run of the default job."""
+    workdir = tmp_path_factory.mktemp("runs") / "trained"
+    code, out, err = run(*TINY, f"--workdir={workdir}")
+    assert code == 0, out + err
+    return workdir
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def steps_and_losses(workdir):
+    lines = (workdir / "train.jsonl").read_text().splitlines()
+    return [(x["step"], x["loss"]) for x in map(json.loads, lines)]
+
+
+def test_training_writes_what_the_contract_says(trained):
+    assert [step for step, _ in steps_and_losses(trained)] == [1, 2, 3, 4, 5, 6]
+    record = json.loads((trained / "train.jsonl").read_text().splitlines()[0])
+    assert {"step", "loss", "learning_rate", "images_per_second", "seconds"} <= set(
+        record
+    )
+    assert read(trained / "config.json")["train"]["num_steps"] == 6
+    evaluation = read(trained / "eval.json")
+    assert evaluation == read(trained / "eval" / "6.json")
+    assert evaluation["num_images"] == 100
+    matrix = np.asarray(evaluation["confusion_matrix"])
+    assert matrix.sum() + evaluation["ignored_pixels"] == 100 * 96 * 128
+    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    iou = [
+        None if u == 0 else d / u for d, u in zip(np.diag(matrix), union, strict=True)
+    ]
+    assert list(evaluation["per_class_iou"].values()) == pytest.approx(iou)
+    known = [value for value in iou if value is not None]
+    assert evaluation["mean_iou"] == pytest.approx(np.mean(known))
+    assert evaluation["compilations"] == 1
+    result = read(trained / "result.json")
+    assert result["step"] == 6
+    assert result["last"] == {"step": 6, "mean_iou": evaluation["mean_iou"]}
+    assert result["best"]["mean_iou"] >= result["last"]["mean_iou"]
+    assert result["parameters"] == 13_860_934
+    assert len(result["state_sha256"]) == 64
+    assert list(trained.glob("events.out.tfevents.*"))
+    strip = np.asarray(Image.open(trained / "eval" / "6.png"))
+    assert strip.shape == (6 * 96, 3 * 128, 3)
+
+
+def test_killed_and_started_again_ends_with_the_same_bits(
+    trained, start, run, tmp_path
+):
+    workdir = tmp_path / "killed"
+    process = start(*TINY, f"--workdir={workdir}")
+    log = workdir / "train.jsonl"
+    for _ in range(3000):
+        if process.poll() is not None:
+            break
+        if log.exists() and '"step": 5' in log.read_text():
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.02)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not (workdir / "result.json").exists()
+    code, out, err = run(*TINY, f"--workdir={workdir}")
+    assert code == 0, out + err
+    assert "going on after step" in out
+    expected, found = (read(w / "result.json") for w in (trained, workdir))
+    assert found["state_sha256"] == expected["state_sha256"]
+    assert found["best"] == expected["best"]
+    assert steps_and_losses(workdir) == steps_and_losses(trained)
+
+
+def test_a_finished_run_started_again_changes_nothing(trained, run):
+    before = read(trained / "result.json")["state_sha256"]
+    code, out, err = run(*TINY, f"--workdir={trained}")
+    assert code == 0, out + err
+    assert read(trained / "result.json")["state_sha256"] == before
+
+
+def test_eval_mode_repeats_the_evaluation_of_training(trained, run):
+    expected = read(trained / "eval" / "6.json")
+    (trained / "eval.json").unlink()
+    code, out, err = run(
+        *TINY, f"--workdir={trained}", "--mode=eval", "--config.eval.checkpoint=latest"
+    )
+    assert code == 0, out + err
+    found = read(trained / "eval.json")
+    assert found["confusion_matrix"] == expected["confusion_matrix"]
+    assert found["step"] == 6
+    assert "mean iou" in out
+
+
+def test_predict_mode_and_segmenter_agree(trained, run, tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = {
+        "wide": rng.integers(0, 256, (50, 140, 3), np.uint8),
+        "tall": rng.integers(0, 256, (97, 33, 3), np.uint8),
+        "small": rng.integers(0, 256, (7, 5, 3), np.uint8),
+    }
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, picture in pictures.items():
+        cv2.imwrite(str(folder / f"{name}.png"), picture[..., ::-1])
+    (folder / "notes.txt").write_text("no image")
+    (folder / "broken.jpg").write_bytes(b"no image either")
+    code, out, err = run(
+        *TINY, f"--workdir={trained}", "--mode=predict", f"--images={folder}"
+    )
+    assert code == 0, out + err
+    assert "broken.jpg" in out
+    written = trained / "predictions"
+    summary = read(written / "summary.json")
+    assert (summary["images"], summary["compilations"]) == (3, 2)
+    assert [Path(name).name for name in summary["failed"]] == ["broken.jpg"]
+    assert summary["seconds"] > 0
+    segmenter = Segmenter.from_checkpoint(trained)
+    assert len(segmenter.class_names) == len(segmenter.palette) == 6
+    for name, picture in pictures.items():
+        labels = segmenter.predict(picture)
+        assert labels.dtype == np.uint8
+        assert np.array_equal(np.asarray(Image.open(written / f"{name}.png")), labels)
+        shares = segmenter.probabilities(picture)
+        assert np.array_equal(shares.argmax(-1), labels)
+        overlay = Image.open(written / f"{name}_overlay.jpg")
+        assert overlay.size == (picture.shape[1], picture.shape[0])
+
+
+def test_segmenter_refuses_what_is_no_image(trained):
+    segmenter = Segmenter.from_checkpoint(str(trained), "latest")
+    for wrong in (
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        [[1]],
+    ):
+        with pytest.raises(ValueError, match=r"an image is uint8 \[H,W,3\] RGB"):
+            segmenter.predict(wrong)
+
+
+def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path):
+    code, out, err = run(
+        *TINY,
+        f"--workdir={tmp_path / 'second'}",
+        f"--config.init_from={trained}",
+        "--config.train.num_steps=1",
+    )
+    assert code == 0, out + err
+    assert f"starting from the network of {trained}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mode=fly"], "--mode=fly is unknown; known: train, eval, predict"),
+        (["--config.train.steps=3"], "config.train.steps is unknown; known there:"),
+        (["--config.train.num_steps=many"], "config.train.num_steps"),
+        (["--config.model.variant=resnet77"], "known: resnet50, resnet101, resnet152"),
+        (["--config.optimizer.schedule=linear"], "known: constant, step, poly, cosine"),
+        (["--config.train.batch_size=6"], "multiple of the 4 devices"),
+        (["--config.data.name=mars"], "known: camvid, shapes, voc2012"),
+        (["--config.data.eval_split=test"], "known: train, val"),
+        (["--config.model.num_classes=7"], "shapes has 6 classes"),
+        (["--wordkir=x"], "wordkir"),
+        (["stray"], "stray is no flag"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, message, run, tmp_path):
+    workdir = tmp_path / "refused"
+    code, _, err = run(*TINY, f"--workdir={workdir}", *arguments)
+    assert_refused(code, err, message)
+    assert not (workdir / "checkpoints").exists()
+
+
+def test_a_missing_config_is_refused(run):
+    assert_refused(*run()[::2], "--config=configs/NAME.py is missing")
+    assert_refused(*run("--config=configs/nowhere.py")[::2], "configs/nowhere.py")
+
+
+def test_data_that_is_not_there_is_refused(run, tmp_path):
+    code, _, err = run(
+        "--config=configs/voc.py",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.manual_dir={tmp_path}",
+        f"--config.data.dir={tmp_path / 'prepared'}",
+    )
+    assert_refused(code, err, "config.data.manual_dir")
+    assert "VOCdevkit" in err
+
+
+def test_nothing_to_predict_is_refused(trained, run, tmp_path):
+    base = (*TINY, f"--workdir={trained}", "--mode=predict")
+    assert_refused(*run(*base)[::2], "--mode=predict needs --images")
+    assert_refused(*run(*base, f"--images={tmp_path}")[::2], "no image there")
+
+
+def test_a_workdir_without_checkpoint_is_refused(run, tmp_path):
+    for mode in ("eval", "predict"):
+        code, _, err = run(
+            *TINY, f"--workdir={tmp_path}", f"--mode={mode}", f"--images={__file__}"
+        )
+        assert_refused(code, err, "holds no checkpoints/")
+
+
+def test_another_network_in_the_workdir_is_refused(trained, run):
+    before = read(trained / "config.json")
+    code, _, err = run(
+        *TINY, f"--workdir={trained}", "--config.model.variant=light_resnet50"
+    )
+    assert_refused(code, err, "holds light_resnet18 with 6 classes")
+    assert "asks for light_resnet50 with 6 classes" in err
+    assert read(trained / "config.json") == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_steps(run, tmp_path):
+    code, _, err = run(
+        *TINY,
+        f"--workdir={tmp_path}",
+        "--config.optimizer.learning_rate=1e38",
+        "--config.optimizer.clip_norm=0",
+    )
+    assert_refused(code, err, "the loss is no finite number at step")
+    assert "config.optimizer.learning_rate" in err
+
+
+def assert_refused(code, err, message):
+    assert code == 2, err
+    assert message in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1, err

@@ -1,0 +1,151 @@
+import json
+import shutil
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from refinenet_jax.errors import UserError
+from refinenet_jax.sharding import global_mesh, replicated
+from refinenet_jax.training.checkpoint import (
+    Checkpoints,
+    open_checkpoints,
+    with_sharding,
+)
+from refinenet_jax.training.state import TrainState, sha256
+
+METADATA = {"variant": "light_resnet18", "num_classes": 6, "input_scale": 1.0}
+
+
+def a_state(value, step):
+    sharding = replicated(global_mesh())
+    state = TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        params={"backbone": {"w": jnp.full((5, 3), value)}},
+        batch_stats={"mean": jnp.full(3, -value)},
+        opt_state=({"trace": jnp.full((5, 3), 2 * value)},),
+        key=jnp.asarray([0, 7], jnp.uint32),
+    )
+    return jax.device_put(state, sharding)
+
+
+def data():
+    return iter(grain.MapDataset.range(1000).batch(2).to_iter_dataset())
+
+
+def save(workdir, scores, keep_latest=2):
+    """Saves step 1, 2, ... with those mean IoUs; None: not evaluated."""
+    checkpoints = Checkpoints(workdir, keep_latest=keep_latest)
+    batches = data()
+    for step, score in enumerate(scores, start=1):
+        next(batches)
+        checkpoints.save(step, a_state(float(step), step), batches, METADATA, score)
+    checkpoints.close()
+
+
+def restore(workdir, metadata=METADATA):
+    checkpoints = Checkpoints(workdir, keep_latest=2)
+    batches = data()
+    abstract = with_sharding(a_state(0.0, 0), replicated(global_mesh()))
+    state = checkpoints.restore_latest(abstract, batches, metadata)
+    checkpoints.close()
+    return state, batches
+
+
+def damage(workdir, step):
+    for path in (workdir / "checkpoints" / str(step)).rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:7])
+
+
+def test_restores_state_and_position_in_the_data(tmp_path):
+    save(tmp_path, [None, 0.5, None])
+    state, batches = restore(tmp_path)
+    assert sha256(state) == sha256(a_state(3.0, 3))
+    assert int(state.step) == 3
+    assert state.key.tolist() == [0, 7]
+    assert next(batches).tolist() == [6, 7]
+
+
+def test_nothing_to_restore(tmp_path):
+    assert restore(tmp_path)[0] is None
+
+
+def test_keeps_the_latest_and_the_best(tmp_path):
+    save(tmp_path, [0.1, 0.9, None, 0.3, None, 0.2])
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [2, 5, 6]
+    checkpoints = open_checkpoints(tmp_path)
+    assert vars(checkpoints.best()) == {"step": 2, "mean_iou": 0.9}
+    assert checkpoints.choose("best") == 2
+    assert checkpoints.choose("latest") == 6
+    assert checkpoints.score(5) is None
+    assert checkpoints.read_metadata(2) == {**METADATA, "step": 2}
+
+
+def test_reads_the_network_alone(tmp_path):
+    save(tmp_path, [None])
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "training")
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "data")
+    state = a_state(0.0, 0)
+    params, batch_stats = open_checkpoints(tmp_path).read_network(
+        1, state.params, state.batch_stats, replicated(global_mesh())
+    )
+    assert np.array_equal(params["backbone"]["w"], np.full((5, 3), 1.0))
+    assert np.array_equal(batch_stats["mean"], np.full(3, -1.0))
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
+    save(tmp_path, [None, None, None])
+    damage(tmp_path, 3)
+    state, batches = restore(tmp_path)
+    assert int(state.step) == 2
+    assert next(batches).tolist() == [4, 5]
+    said = capsys.readouterr().out
+    assert "checkpoint 3" in said
+    assert "taking the one before it" in said
+    # Nothing is lost, and the step can be saved again.
+    assert (tmp_path / "damaged_checkpoints" / "3" / "network").is_dir()
+    checkpoints = Checkpoints(tmp_path, keep_latest=2)
+    checkpoints.save(3, a_state(3.5, 3), batches, METADATA, None)
+    checkpoints.close()
+    assert sha256(restore(tmp_path)[0]) == sha256(a_state(3.5, 3))
+
+
+def test_only_damaged_checkpoints(tmp_path):
+    save(tmp_path, [None, None])
+    damage(tmp_path, 1)
+    damage(tmp_path, 2)
+    with pytest.raises(UserError, match="none of the checkpoints can be read"):
+        restore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variant": "resnet50"}, "the config asks for resnet50 with 6 classes"),
+        ({"num_classes": 21}, "holds light_resnet18 with 6 classes.*with 21 classes"),
+        ({"input_scale": 1.2}, "input scale 1.2"),
+    ],
+)
+def test_another_network_is_refused_with_both_named(tmp_path, change, message):
+    save(tmp_path, [None])
+    with pytest.raises(UserError, match=message):
+        restore(tmp_path, {**METADATA, **change})
+    assert (tmp_path / "checkpoints" / "1" / "network").is_dir()
+
+
+def test_a_folder_that_is_no_workdir(tmp_path):
+    with pytest.raises(UserError, match="holds no checkpoints/"):
+        open_checkpoints(tmp_path)
+    save(tmp_path, [])
+    with pytest.raises(UserError, match="holds no checkpoint; train"):
+        open_checkpoints(tmp_path).choose("best")
+
+
+def test_metadata_is_plain_json(tmp_path):
+    save(tmp_path, [None])
+    text = (tmp_path / "checkpoints/1/metadata/metadata").read_text()
+    assert json.loads(text)["variant"] == "light_resnet18"
