@@ -64,6 +64,8 @@ def _parse(argv: Sequence[str]) -> ConfigDict:
     try:
         extra = flags.FLAGS(list(argv))[1:]
         config = _CONFIG.value
+        if config is not None:
+            config_lib.flatten(config)  # a file that is not there shows on first use
     # A config is code of its own: whatever it raises names what is wrong with it.
     except (
         flags.Error,

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ def environment(tmp_path_factory):
 def start(environment):
     """Starts the program; gives the process."""
 
-    def start(*arguments):
+    def start(*arguments, environment=environment):
         return subprocess.Popen(
             [sys.executable, "-m", "refinenet_jax.main", *map(str, arguments)],
             cwd=REPOSITORY,
@@ -138,6 +139,7 @@ def test_killed_and_started_again_ends_with_the_same_bits(
     expected, found = (read(w / "result.json") for w in (trained, workdir))
     assert found["state_sha256"] == expected["state_sha256"]
     assert found["best"] == expected["best"]
+    assert found["best"] is not None
     assert steps_and_losses(workdir) == steps_and_losses(trained)
 
 
@@ -213,10 +215,38 @@ def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path
         *TINY,
         f"--workdir={tmp_path / 'second'}",
         f"--config.init_from={trained}",
-        "--config.train.num_steps=1",
     )
     assert code == 0, out + err
     assert f"starting from the network of {trained}" in out
+
+
+def test_two_processes_make_the_same_run(trained, start, environment, tmp_path):
+    # Two processes with two devices each, instead of one with four.
+    environment = {**environment, "JAX_NUM_CPU_DEVICES": "2"}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        start(
+            *TINY,
+            f"--workdir={tmp_path}",
+            f"--coordinator_address={address}",
+            "--num_processes=2",
+            f"--process_id={index}",
+            environment=environment,
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+    expected, found = map(steps_and_losses, (trained, tmp_path))
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    assert [x for _, x in found] == pytest.approx([x for _, x in expected], rel=1e-5)
+    evaluation = read(tmp_path / "eval.json")
+    assert evaluation["num_images"] == 100
+    matrix = np.asarray(evaluation["confusion_matrix"])
+    assert matrix.sum() + evaluation["ignored_pixels"] == 100 * 96 * 128
 
 
 @pytest.mark.parametrize(
@@ -282,6 +312,7 @@ def test_another_network_in_the_workdir_is_refused(trained, run):
     assert read(trained / "config.json") == before
 
 
+@pytest.mark.slow  # a learning rate of its own is a program of its own to compile
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_steps(run, tmp_path):
     code, _, err = run(
         *TINY,

@@ -65,6 +65,13 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             (workdir / FOLDER).absolute(), options=options, item_names=_ITEMS
         )
+        # Orbax reads metrics from the disk, where those of a save that is still under
+        # way are not yet.
+        self._scores: dict[int, float] = {}
+        for step in self._manager.all_steps():
+            metrics = self._manager.metrics(step)
+            if metrics is not None:
+                self._scores[step] = _mean_iou(metrics)
 
     def save(
         self,
@@ -89,6 +96,8 @@ class Checkpoints:
             ),
             metrics=None if mean_iou is None else {"mean_iou": mean_iou},
         )
+        if mean_iou is not None:
+            self._scores[step] = mean_iou
 
     def restore_latest(
         self, state: TrainState, batches: grain.DatasetIterator, metadata: Metadata
@@ -152,17 +161,18 @@ class Checkpoints:
         if jax.process_index() == 0:
             damaged.parent.mkdir(exist_ok=True)
             (Path(self._manager.directory) / str(step)).rename(damaged)
+        self._scores.pop(step, None)
         self._manager.reload()
 
     def best(self) -> Score | None:
-        """The highest mean IoU of a kept checkpoint; None before any evaluation."""
-        step = self._manager.best_step()
-        return None if step is None else self.score(step)
+        """The highest mean IoU, the latest of equals; None before any evaluation."""
+        if not self._scores:
+            return None
+        return self.score(max(self._scores, key=lambda s: (self._scores[s], s)))
 
     def score(self, step: int) -> Score | None:
-        """The evaluation of a kept checkpoint; None where it was not evaluated."""
-        metrics = self._manager.metrics(step)
-        return None if metrics is None else Score(step, metrics["mean_iou"])
+        """The evaluation of a checkpoint; None where it was not evaluated."""
+        return Score(step, self._scores[step]) if step in self._scores else None
 
     def choose(self, which: str) -> int:
         """The step of the "best" checkpoint, or of the "latest" where none was evaluated.

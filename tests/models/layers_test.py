@@ -326,7 +326,7 @@ class TestBatchNorm:
         return layer
 
     def torch_layer(self) -> torch.nn.BatchNorm2d:
-        layer, ours = torch.nn.BatchNorm2d(self.CHANNELS), self.layer().norm
+        layer, ours = torch.nn.BatchNorm2d(self.CHANNELS), self.layer()
         for theirs, value in (
             (layer.weight, ours.scale),
             (layer.bias, ours.bias),

@@ -149,3 +149,13 @@ def test_metadata_is_plain_json(tmp_path):
     save(tmp_path, [None])
     text = (tmp_path / "checkpoints/1/metadata/metadata").read_text()
     assert json.loads(text)["variant"] == "light_resnet18"
+
+
+def test_scores_are_known_while_a_save_is_still_under_way(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_latest=2)
+    batches = data()
+    for step, score in enumerate((0.25, 0.75, 0.5), start=1):
+        checkpoints.save(step, a_state(1.0, step), batches, METADATA, score)
+        assert vars(checkpoints.score(step)) == {"step": step, "mean_iou": score}
+    assert vars(checkpoints.best()) == {"step": 2, "mean_iou": 0.75}
+    checkpoints.close()

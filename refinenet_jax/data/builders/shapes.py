@@ -1,7 +1,8 @@
 """A small data set that is drawn on the spot: five shapes on a textured ground.
 
-It lets every command run without a download. Colour alone does not tell the classes
-apart, and a label map has the ignored border around objects that VOC's have.
+It lets every command run without a download. Objects hide each other, a class's colour
+is a strong hint but its form decides, and label maps have the ignored border around
+objects that VOC's have.
 """
 
 import colorsys
