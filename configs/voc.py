@@ -9,16 +9,19 @@ train_aug; without manual_dir the VOC archive is downloaded (2 GB).
 The full networks follow the paper's code (guosheng/refinenet,
 demo_refinenet_train.m): SGD with momentum 0.9, learning rate 5e-4, a tenth of it for
 the backbone, weight decay 5e-4, BatchNorm statistics frozen, short edge at least 450,
-scales 0.7 to 1.3, crops of 400, loss at the resolution of the prediction. It takes one
-image a step and lowers the rate by hand; eight images and two planned drops are ours.
+scales 0.7 to 1.3, crops of 400, loss at the resolution of the prediction. It differs in
+that it takes one image a step and lowers the rate by hand (eight images and two planned
+drops are ours), enlarges what the network sees by 1.2 (model.input_scale), subtracts
+128 from every channel, and picks images and crops by class.
 Mean IoU to expect on val from ImageNet weights: 69.1 with resnet50 trained on train
 alone (header of that script); 80.5 with resnet101 at one scale, trained with COCO and
 SBD (DrSleep/refinenet-pytorch, README). Not yet run here.
 
-The light-weight networks follow DrSleep/light-weight-refinenet (src/config.py): rates
-5e-3 and 5e-4, weight decay 1e-5, scales 0.5 to 2, crops of 500, loss at the resolution
-of the label. Mean IoU to expect on val, trained with COCO and SBD: 78.5, 80.3 and 82.1
-with ResNet-50, 101 and 152 (its README). Not yet run here.
+The light-weight networks follow DrSleep/light-weight-refinenet (src/config.py, its
+recipe for NYUDv2): rates 5e-3 and 5e-4 that fall to a half and to a fifth (here a
+quarter), weight decay 1e-5, scales 0.5 to 2, crops of 500, loss at the resolution of
+the label; it takes six images a step. Mean IoU on val that its README states for
+ResNet-50, 101 and 152: 78.5, 80.3 and 82.1. Not yet run here.
 """
 
 from refinenet_jax.config import ConfigDict, default

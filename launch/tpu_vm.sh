@@ -11,4 +11,5 @@ export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/refi
 export JAX_PLATFORMS="${JAX_PLATFORMS:-tpu,cpu}"
 
 # TPUs multiply in bfloat16; features in bfloat16 also halve the memory traffic.
-exec python -m refinenet_jax.main "$@" --config.model.dtype=bfloat16
+# A dtype of your own among the arguments comes later and wins.
+exec python -m refinenet_jax.main --config.model.dtype=bfloat16 "$@"

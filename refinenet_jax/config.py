@@ -13,7 +13,9 @@ __all__ = ["ConfigDict", "check", "check_field", "default", "flatten"]
 def default() -> ConfigDict:
     """All fields with the values of the embedded job; a config states what differs."""
     config = ConfigDict()
-    config.seed = 0  # of the weights, dropout, the order of the data and augmentation
+    config.seed = (
+        0  # of weights, dropout, data order, augmentation; weights differ by backend
+    )
     config.init_from = ""  # a workdir of another run: start from its network
 
     config.model = model = ConfigDict()
@@ -88,6 +90,7 @@ _RANGE: _Rule = (
     lambda x: len(x) == 2 and 0 < x[0] <= x[1],
 )
 _RULES: dict[str, _Rule] = {
+    "seed": ("in 0..4294967295", lambda x: 0 <= x < 2**32),
     "model.num_classes": ("in 2..255", lambda x: 2 <= x <= 255),
     "model.input_scale": _POSITIVE,
     "model.mean": ("three numbers", lambda x: len(x) == 3),
@@ -133,7 +136,11 @@ def check(config: ConfigDict) -> None:
                 f"config.{field}={values[field]!r} is unknown; known: {', '.join(known)}"
             )
     for field, (wanted, holds) in _RULES.items():
-        if not holds(values[field]):
+        try:
+            right = holds(values[field])
+        except TypeError:  # text where a number belongs
+            right = False
+        if not right:
             raise UserError(f"config.{field}={values[field]!r} must be {wanted}")
 
 

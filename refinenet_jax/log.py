@@ -104,10 +104,11 @@ class TrainLog:
         self._pending[step] = metrics
 
     def non_finite_steps(self) -> list[int]:
-        """Steps since the last `write` whose loss is not a finite number; waits."""
-        losses = {step: metrics["loss"] for step, metrics in self._pending.items()}
+        """Steps since the last `write` with a metric that is no finite number; waits."""
         return [
-            s for s, loss in jax.device_get(losses).items() if not np.isfinite(loss)
+            step
+            for step, metrics in jax.device_get(self._pending).items()
+            if not np.all(np.isfinite(list(metrics.values())))
         ]
 
     def write(self, step: int) -> None:
@@ -128,7 +129,7 @@ class TrainLog:
         if self._summary is None:
             return
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **record}) + "\n")
+            file.write(json.dumps({"step": step, **record}, allow_nan=False) + "\n")
         for name, value in record.items():
             self._summary.add_scalar(f"train/{name}", value, step)
         say(

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
+from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
@@ -67,14 +67,7 @@ def _parse(argv: Sequence[str]) -> ConfigDict:
         if config is not None:
             config_lib.flatten(config)  # a file that is not there shows on first use
     # A config is code of its own: whatever it raises names what is wrong with it.
-    except (
-        flags.Error,
-        OSError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except Exception as error:
         raise UserError(" ".join(str(error).split())) from error
     if extra:
         raise UserError(f"{extra[0]} is no flag; flags begin with --")
@@ -98,6 +91,7 @@ def run() -> None:
     """Runs the command line of this process and turns errors into exit codes."""
     # Orbax and others tell through absl what only their developers want to know.
     absl_logging.set_verbosity(absl_logging.ERROR)
+    app.define_help_flags()
     try:
         main(sys.argv)
     except UserError as error:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import jax
 
-_PACKAGES = ("refinenet_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain")
+import refinenet_jax
+
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 def provenance() -> dict[str, object]:
@@ -17,7 +19,10 @@ def provenance() -> dict[str, object]:
         "command": " ".join(sys.argv),
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {
+            "refinenet_jax": refinenet_jax.__version__,
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
@@ -27,7 +32,9 @@ def provenance() -> dict[str, object]:
 def _commit() -> str | None:
     """The commit of this checkout; None where there is none."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None  # installed; a repository further up is another project's
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, check=False

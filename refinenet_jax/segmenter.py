@@ -1,5 +1,6 @@
 """A trained network as one Python object."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +52,16 @@ class Segmenter:
         Raises:
             UserError: no checkpoint there, or a damaged one.
         """
-        checkpoints = open_checkpoints(Path(path))
-        step = checkpoints.choose(which)
-        metadata = checkpoints.read_metadata(step)
-        model = abstract_network(metadata)
-        graph, params, batch_stats = split_network(model)
-        params, batch_stats = checkpoints.read_network(
-            step, params, batch_stats, replicated(_one_device())
-        )
-        checkpoints.close()
+        with contextlib.closing(open_checkpoints(Path(path))) as checkpoints:
+            metadata, params, batch_stats = checkpoints.load_network(
+                which, shapes_of_network, replicated(_one_device())
+            )
+        graph, _, _ = split_network(abstract_network(metadata))
         return cls(nnx.merge(graph, params, batch_stats), metadata)
 
     @property
     def compilations(self) -> int:
-        """How many programs were compiled so far: one for each padded size."""
+        """How many programs were compiled: one for each padded size and kind."""
         return self._predictor.compilations
 
     def predict(self, image: np.ndarray) -> np.ndarray:
@@ -86,17 +83,24 @@ class Segmenter:
 
 def abstract_network(metadata: Metadata) -> SegmentationNetwork:
     """The network that a checkpoint's metadata or a run describes, without weights."""
+    return nnx.eval_shape(lambda: build_network(metadata, nnx.Rngs(0)))
 
-    def create() -> SegmentationNetwork:
-        return build(
-            metadata["variant"],
-            metadata["num_classes"],
-            input_scale=metadata["input_scale"],
-            dtype=jnp.dtype(metadata["dtype"]),
-            rngs=nnx.Rngs(0),
-        )
 
-    return nnx.eval_shape(create)
+def build_network(metadata: Metadata, rngs: nnx.Rngs) -> SegmentationNetwork:
+    """The network that metadata describes, with random weights."""
+    return build(
+        metadata["variant"],
+        metadata["num_classes"],
+        input_scale=metadata["input_scale"],
+        dtype=jnp.dtype(metadata["dtype"]),
+        rngs=rngs,
+    )
+
+
+def shapes_of_network(metadata: Metadata) -> tuple[nnx.State, nnx.State]:
+    """Parameters and BatchNorm statistics of that network, without values."""
+    _, params, batch_stats = split_network(abstract_network(metadata))
+    return params, batch_stats
 
 
 def _one_device() -> Mesh:

@@ -1,6 +1,7 @@
 """Devices, processes and where arrays live on them."""
 
 import glob
+import importlib.util
 import os
 from collections.abc import Mapping
 
@@ -18,10 +19,10 @@ def start_processes(
     """Joins the processes of one run; a lone machine needs nothing.
 
     The three values are given together by a person, or found by jax.distributed where
-    a TPU pod, SLURM, Open MPI or Kubernetes tells them.
+    a TPU pod, SLURM or Open MPI tells them.
 
     Raises:
-        UserError: only some of the three are given.
+        UserError: only some of the three are given, or there is no device to run on.
     """
     given = [coordinator_address, num_processes, process_id]
     if all(value is not None for value in given):
@@ -33,18 +34,32 @@ def start_processes(
         )
     elif _is_cluster(os.environ):
         jax.distributed.initialize()
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} gives no device "
+            "here: install the extra cuda or tpu, or unset it"
+        ) from error
 
 
 def _is_cluster(environment: Mapping[str, str]) -> bool:
     """Whether several processes were started for this run."""
-    counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-    if any(int(environment.get(name, "1")) > 1 for name in counts):
+    if int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        return True
+    # srun sets the second; within salloc alone there is one process.
+    in_step = "SLURM_STEP_NODELIST" in environment
+    if in_step and int(environment.get("SLURM_NTASKS", "1")) > 1:
         return True
     if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         return True
     # A Cloud TPU VM tells of its pod through its metadata server, which jax asks.
-    cpu_only = environment.get("JAX_PLATFORMS") == "cpu"
-    return not cpu_only and bool(glob.glob("/dev/accel*"))
+    has_chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    return bool(
+        environment.get("JAX_PLATFORMS") != "cpu"
+        and importlib.util.find_spec("libtpu")
+        and has_chips
+    )
 
 
 def global_mesh() -> Mesh:
@@ -99,3 +114,10 @@ def wait_for_all(name: str) -> None:
     """Returns once every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def any_process(happened: bool) -> bool:
+    """Whether it happened in any process; each of them must ask."""
+    if jax.process_count() == 1:
+        return happened
+    return bool(multihost_utils.process_allgather(np.asarray(happened)).any())

@@ -72,6 +72,8 @@ def test_every_field_is_read_somewhere():
         ("optimizer.name", "lamb", "known: sgd, adamw"),
         ("optimizer.schedule", "linear", "known: constant, step, poly, cosine"),
         ("loss.resolution", "half", "known: label, prediction"),
+        ("seed", -1, "config.seed=-1 must be in 0"),
+        ("data.scale_range", ("a", "b"), "two numbers"),
         ("data.crop_size", 0, "config.data.crop_size=0 must be more than 0"),
         ("data.scale_range", (2.0, 1.0), "two numbers"),
         ("optimizer.step_at", (0.8, 0.5), "rising shares"),

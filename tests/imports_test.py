@@ -20,6 +20,7 @@ FLOORS = {
     "sharding": 1,
     "provenance": 1,
     "files": 0,
+    "labels": 0,
     "errors": 0,
 }
 NEVER = {

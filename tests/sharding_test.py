@@ -35,7 +35,8 @@ def test_process_flags_go_together():
     [
         ({}, False),
         ({"SLURM_NTASKS": "1"}, False),
-        ({"SLURM_NTASKS": "8"}, True),
+        ({"SLURM_NTASKS": "8"}, False),  # salloc, without srun
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]"}, True),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
         ({"TPU_WORKER_HOSTNAMES": "a"}, False),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),

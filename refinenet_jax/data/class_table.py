@@ -10,10 +10,8 @@ import numpy.typing as npt
 
 from refinenet_jax.errors import UserError
 
+
 # One value for "do not count this pixel" everywhere, whatever the data set's own was.
-IGNORE_LABEL = 255
-
-
 @dataclasses.dataclass(frozen=True)
 class ClassTable:
     """What the values of a data set's label files mean.

@@ -31,11 +31,11 @@ def train_batches(
 ) -> grain.IterDataset:
     """Endless batches of randomly transformed examples, shuffled anew each epoch.
 
-    All processes walk one global order of examples; process i takes every
-    `process_count`-th from the i-th on. The share is taken behind shuffle and
-    transforms, whose random numbers depend on the place in the global order alone:
-    the batches of one step, put together, hold the same pixels for any number of
-    processes, workers and threads.
+    All processes walk one global order of examples; process i takes the i-th equal
+    part of each global batch. The share is taken behind shuffle and transforms, whose
+    random numbers depend on the place in the global order alone: the batches of one
+    step, one behind the other, are the same for any number of processes, workers and
+    threads.
 
     The iterator's `get_state` and `set_state` resume exactly: batches that were read
     ahead but not taken come again. The state is the number of batches taken, so it
@@ -63,17 +63,17 @@ def train_batches(
     if len(source) == 0:
         raise UserError("the training split has no image; choose another split")
     _leave_threads_to_grain()
-    batches = (
+    examples = (
         grain.MapDataset.source(source)
         .seed(seed)
         .shuffle()
         .repeat()
         .map(decode)
         .random_map(_Chain(tuple(transforms)))
-        .slice(slice(process_index, None, process_count))
         .map(_without_name)
-        .batch(batch_size)
     )
+    rows = _Rows(examples, batch_size, process_index, process_count)
+    batches = grain.MapDataset.source(rows).batch(batch_size)
     return _TrainBatches(batches, num_workers=num_workers, num_threads=num_threads)
 
 
@@ -180,6 +180,24 @@ def decode(record: Example) -> Example:
         "label": decode_label(record["label"], name),
         "name": name,
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """One process's rows of every global batch: `batch_size` neighbours of each."""
+
+    examples: grain.MapDataset
+    batch_size: int
+    process_index: int
+    process_count: int
+
+    def __len__(self) -> int:
+        return len(self.examples) // self.process_count
+
+    def __getitem__(self, index: int) -> Example:
+        batch, row = divmod(index, self.batch_size)
+        share = batch * self.process_count + self.process_index
+        return self.examples[share * self.batch_size + row]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from refinenet_jax.data.class_table import IGNORE_LABEL
+from refinenet_jax.labels import IGNORE_LABEL
 
 Example = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]

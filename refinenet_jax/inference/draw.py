@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from refinenet_jax.labels import IGNORE_LABEL
+
 Palette = Sequence[Sequence[int]]
 
 _IGNORED = (224, 224, 192)  # the colour of void in the VOC devkit
@@ -64,5 +66,5 @@ def _table(palette: Palette) -> np.ndarray:
     """uint8 [256,3]: a colour for each value that a label can have."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
-    table[255] = _IGNORED
+    table[IGNORE_LABEL] = _IGNORED
     return table

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from refinenet_jax.inference.predictor import Predictor
+from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.sharding import sum_over_processes
 
 Row = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -73,7 +74,7 @@ def evaluate(
         groups[shape].append((index, example))
         if len(groups[shape]) == predictor.batch_size:
             score(groups.pop(shape))
-        counted.ignored_pixels += int((example["label"] == 255).sum())
+        counted.ignored_pixels += int((example["label"] == IGNORE_LABEL).sum())
         counted.num_images += 1
         on_image()
     for group in groups.values():

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from refinenet_jax.inference.metrics import confusion_matrix
+from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.models.build import SegmentationNetwork, normalize, split_network
 from refinenet_jax.models.layers import FeatureMap, resize
 from refinenet_jax.sharding import replicated, split_batch
@@ -110,7 +111,7 @@ class Predictor:
         on their way when this returns.
         """
         classes = self._predict(*self._arguments(images))
-        padded = np.full(classes.shape, 255, np.uint8)
+        padded = np.full(classes.shape, IGNORE_LABEL, np.uint8)
         for row, label in zip(padded, labels, strict=False):
             row[: label.shape[0], : label.shape[1]] = label
         label_array = jax.device_put(padded, split_batch(self._mesh))

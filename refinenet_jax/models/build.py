@@ -68,8 +68,8 @@ def build(
     variant: str,
     num_classes: int,
     *,
-    input_scale: float = 1.0,
-    dtype: DTypeLike = jnp.float32,
+    input_scale: float,
+    dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> SegmentationNetwork:
     """A network with random weights, in training mode.

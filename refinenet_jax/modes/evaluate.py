@@ -1,5 +1,6 @@
 """Mode eval: scores a checkpoint on a whole split; training calls it as it goes."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.inference import draw, evaluator, metrics
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.inference.report import class_table
-from refinenet_jax.models.build import SegmentationNetwork, split_network
+from refinenet_jax.models.build import SegmentationNetwork
 from refinenet_jax.modes.setup import find_dataset, open_data
 from refinenet_jax.provenance import provenance
-from refinenet_jax.segmenter import abstract_network
+from refinenet_jax.segmenter import abstract_network, shapes_of_network
 from refinenet_jax.sharding import local_mesh, replicated
 from refinenet_jax.training.checkpoint import Metadata, open_checkpoints
 
@@ -32,23 +33,20 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: no checkpoint, no data, or a network of other classes than the data.
     """
-    checkpoints = open_checkpoints(workdir)
-    step = checkpoints.choose(config.eval.checkpoint)
-    metadata = checkpoints.read_metadata(step)
     dataset = find_dataset(config)
+    with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
+        metadata, params, batch_stats = checkpoints.load_network(
+            config.eval.checkpoint, shapes_of_network, replicated(local_mesh())
+        )
     if metadata["class_names"] != list(dataset.class_names):
         raise UserError(
             f"the checkpoint in {workdir} was trained on {metadata['dataset']} with "
             f"{metadata['num_classes']} classes, config.data.name={dataset.name!r} has "
             f"{dataset.num_classes} others: evaluate it with its own config"
         )
+    step = metadata["step"]
     source = open_data(config, config.data.eval_split)
     network = abstract_network(metadata)
-    _, params, batch_stats = split_network(network)
-    params, batch_stats = checkpoints.read_network(
-        step, params, batch_stats, replicated(local_mesh())
-    )
-    checkpoints.close()
     log.say(f"step {step} of {workdir} on {len(source)} images of {dataset.name}")
     scorer = Evaluator(config, metadata, network, dataset, source)
     record, _ = scorer.evaluate(step, params, batch_stats, workdir)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -20,12 +21,14 @@ _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 def run(config: ConfigDict, workdir: Path, patterns: Sequence[str]) -> None:
     """Writes predictions/NAME.png, NAME_overlay.jpg and summary.json.
 
-    patterns: files, folders or globs. An image that cannot be read is named and
-    counted; the others are still done.
+    patterns: files, folders or globs. An image that cannot be read stops nothing: it is
+    counted, and named when the others are done. Of several processes the first works.
 
     Raises:
-        UserError: no image to predict, no checkpoint, or no image could be read.
+        UserError: no image to predict, no checkpoint, or images that cannot be read.
     """
+    if jax.process_index() != 0:
+        return
     paths = find_images(patterns)
     segmenter = Segmenter.from_checkpoint(workdir, config.eval.checkpoint)
     folder = workdir / "predictions"
@@ -36,25 +39,24 @@ def run(config: ConfigDict, workdir: Path, patterns: Sequence[str]) -> None:
             try:
                 image = read_image(path)
             except UserError as error:
-                failed.append(str(path))
-                log.say(f"left out: {error}")
+                failed.append(str(error))
             else:
                 _write(folder / path.stem, image, segmenter)
             on_image()
     seconds = time.monotonic() - start
     summary = {
         "images": len(paths) - len(failed),
-        "failed": failed,
+        "failed": len(failed),
         "compilations": segmenter.compilations,
         "seconds": seconds,
     }
     files.write_json(folder / "summary.json", summary)
-    if len(failed) == len(paths):
-        raise UserError(f"none of the {len(paths)} images could be read")
     log.say(
         f"{summary['images']} images in {log.duration(seconds)}; "
         f"pictures are in {folder}"
     )
+    if failed:
+        raise UserError(f"left out {len(failed)} of {len(paths)}: {'; '.join(failed)}")
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:

@@ -1,12 +1,16 @@
 """What several modes do first."""
 
+import sys
+from pathlib import Path
+
 import jax
+import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from refinenet_jax.data.datasets import Dataset, Source, lookup, open_split, prepare
 from refinenet_jax.errors import UserError
 from refinenet_jax.models.build import VARIANTS
-from refinenet_jax.sharding import wait_for_all
+from refinenet_jax.sharding import any_process
 from refinenet_jax.training.checkpoint import Metadata
 
 
@@ -17,10 +21,29 @@ def open_data(config: ConfigDict, split: str) -> Source:
         UserError: the data or the split is not there.
     """
     folders = {"data_dir": config.data.dir, "manual_dir": config.data.manual_dir}
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()  # in a file its bars are noise
+    fault = None
     if jax.process_index() == 0:
-        prepare(config.data.name, **folders)
-    wait_for_all("prepared")
+        try:
+            prepare(config.data.name, **folders)
+        except UserError as error:
+            fault = error
+    if any_process(fault is not None):
+        raise fault or UserError("process 0 could not prepare the data, see there")
     return open_split(config.data.name, split, **folders)
+
+
+def make_folder(workdir: Path) -> None:
+    """Makes the workdir.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be made: {error}") from error
 
 
 def find_dataset(config: ConfigDict) -> Dataset:
@@ -55,6 +78,7 @@ def describe(config: ConfigDict, dataset: Dataset) -> Metadata:
         "num_classes": model.num_classes,
         "input_scale": model.input_scale,
         "dtype": model.dtype,
+        "optimizer": config.optimizer.name,
         "mean": list(model.mean),
         "std": list(model.std),
         "size_multiple": config.eval.size_multiple,

@@ -1,12 +1,12 @@
 """Checkpoints, with Orbax: the latest few and the best by mean IoU.
 
 Each holds four items: `network` (parameters and BatchNorm statistics), `training`
-(optimiser, step, random key), `data` (the position in the data of each process) and
-`metadata` (JSON: what the network is). Whoever only predicts reads the first and last.
+(optimiser, step, random key), `data` (the position in the data) and `metadata` (JSON:
+what the network is, and its score). Whoever only predicts reads the first and last.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from refinenet_jax.errors import UserError
 from refinenet_jax.log import say
+from refinenet_jax.sharding import wait_for_all
 from refinenet_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
@@ -29,10 +30,14 @@ Metadata = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """An evaluation that a checkpoint was kept for."""
+    """The evaluation of a checkpoint."""
 
     step: int
     mean_iou: float
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be read."""
 
 
 class Checkpoints:
@@ -40,38 +45,26 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep_latest: int | None = None):
         """Opens the folder; keep_latest None: to read only, nothing is made."""
-        options = (
-            ocp.CheckpointManagerOptions(
-                create=False, read_only=True, best_fn=_mean_iou
-            )
-            if keep_latest is None
-            else ocp.CheckpointManagerOptions(
-                best_fn=_mean_iou,
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(keep_latest),
-                        policies.BestN(
-                            get_metric_fn=_mean_iou,
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
+        self._workdir = workdir
+        self._scores: dict[int, float] = {}
+        if keep_latest is None:
+            options = ocp.CheckpointManagerOptions(create=False, read_only=True)
+        else:
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=_LatestAndBest(keep_latest, self._scores),
                 # A killed run leaves half-written folders; Orbax never reads them.
                 cleanup_tmp_directories=True,
             )
-        )
-        self._workdir = workdir
         self._manager = ocp.CheckpointManager(
             (workdir / FOLDER).absolute(), options=options, item_names=_ITEMS
         )
-        # Orbax reads metrics from the disk, where those of a save that is still under
-        # way are not yet.
-        self._scores: dict[int, float] = {}
         for step in self._manager.all_steps():
-            metrics = self._manager.metrics(step)
-            if metrics is not None:
-                self._scores[step] = _mean_iou(metrics)
+            try:
+                mean_iou = self._read_metadata(step)["mean_iou"]
+            except DamagedCheckpoint:
+                continue  # said by whoever wants to restore it
+            if mean_iou is not None:
+                self._scores[step] = mean_iou
 
     def save(
         self,
@@ -86,25 +79,28 @@ class Checkpoints:
         batches: has given out the batches of `step` steps and no more.
         mean_iou: of this state, where it was evaluated.
         """
+        if mean_iou is not None:
+            self._scores[step] = mean_iou
+        described = {**metadata, "step": step, "mean_iou": mean_iou}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 network=ocp.args.StandardSave(_network_item(state)),
                 training=ocp.args.StandardSave(_training_item(state)),
-                data=grain.checkpoint.CheckpointSave(batches),
-                metadata=ocp.args.JsonSave({**metadata, "step": step}),
+                # Not Grain's own handler: it writes a file for each process, and this
+                # position is the same for any number of them.
+                data=ocp.args.JsonSave(batches.get_state()),
+                metadata=ocp.args.JsonSave(described),
             ),
-            metrics=None if mean_iou is None else {"mean_iou": mean_iou},
         )
-        if mean_iou is not None:
-            self._scores[step] = mean_iou
 
     def restore_latest(
         self, state: TrainState, batches: grain.DatasetIterator, metadata: Metadata
     ) -> TrainState | None:
         """The newest state that can be read, or None where there is no checkpoint.
 
-        Moves a damaged checkpoint aside, says so, and takes the one before it.
+        Passes over damaged checkpoints, says so, and moves them aside once an older
+        one is restored.
 
         Args:
             state: shapes, dtypes and shardings to restore to.
@@ -112,21 +108,22 @@ class Checkpoints:
             metadata: of the network that the run asks for.
 
         Raises:
-            UserError: the workdir holds another network, or only damaged checkpoints.
+            UserError: the workdir holds another network or optimiser, or only damaged
+                checkpoints.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        damaged = []
+        for step in self._newest_first():
             try:
-                return self._restore(step, state, batches, metadata)
-            except UserError:
-                raise
-            except Exception as error:  # noqa: BLE001 - Orbax and TensorStore raise many
-                self._move_aside(step, error)
-        if steps:
-            raise UserError(
-                f"{self._manager.directory}: none of the checkpoints can be read; "
-                "they were moved beside it; start in another --workdir"
-            )
+                restored = self._restore(step, state, batches, metadata)
+            except DamagedCheckpoint as error:
+                say(f"{error}; taking the one before it")
+                damaged.append(step)
+                continue
+            for step_aside in damaged:
+                self._move_aside(step_aside)
+            return restored
+        if damaged:
+            self._refuse_all_damaged()
         return None
 
     def _restore(
@@ -136,95 +133,114 @@ class Checkpoints:
         batches: grain.DatasetIterator,
         metadata: Metadata,
     ) -> TrainState:
-        items = self._manager.restore(
-            step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
-        )
-        check_same_network(self._workdir, items.metadata, metadata)
-        items = self._manager.restore(
+        found = self._read_metadata(step)
+        check_same_network(self._workdir, found, metadata)
+        if found["optimizer"] != metadata["optimizer"]:
+            raise UserError(
+                f"{self._workdir} holds a run with {found['optimizer']}, the config "
+                f"asks for config.optimizer.name={metadata['optimizer']!r}: choose "
+                "another workdir, with config.init_from to start from this network"
+            )
+        items = self._read(
             step,
-            args=ocp.args.Composite(
-                network=ocp.args.StandardRestore(_network_item(state)),
-                training=ocp.args.StandardRestore(_training_item(state)),
-                data=grain.checkpoint.CheckpointRestore(batches),
-            ),
+            network=ocp.args.StandardRestore(_network_item(state)),
+            training=ocp.args.StandardRestore(_training_item(state)),
+            data=ocp.args.JsonRestore(),
         )
+        batches.set_state(items.data)
         return dataclasses.replace(state, **items.network, **items.training)
 
-    def _move_aside(self, step: int, error: Exception) -> None:
-        """Out of Orbax's sight, so that the step can be written again; nothing is lost."""
-        damaged = self._workdir / f"damaged_checkpoints/{step}"
-        reason = str(error).partition("\n")[0][:200]
-        say(
-            f"checkpoint {step} in {self._manager.directory} cannot be read ({reason}); "
-            f"moved to {damaged}; taking the one before it"
+    def load_network(
+        self,
+        which: str,
+        shapes_of: Callable[[Metadata], tuple[nnx.State, nnx.State]],
+        sharding: Sharding,
+    ) -> tuple[Metadata, nnx.State, nnx.State]:
+        """Metadata, parameters and BatchNorm statistics alone.
+
+        Args:
+            which: "best" by mean IoU, or "latest"; where that one is damaged, the
+                newest that can be read, which is said.
+            shapes_of: shapes and dtypes of the two for a checkpoint's metadata; may
+                refuse it.
+            sharding: how to lay them out.
+
+        Raises:
+            UserError: there is no checkpoint, or none that can be read.
+        """
+        steps = self._newest_first()
+        if not steps:
+            raise UserError(
+                f"{self._manager.directory} holds no checkpoint; train with this "
+                "--workdir first, or name the workdir of a run"
+            )
+        best = self.best()
+        if which == "best" and best is not None:
+            steps = [best.step, *(step for step in steps if step != best.step)]
+        for step in steps:
+            try:
+                metadata = self._read_metadata(step)
+                params, batch_stats = shapes_of(metadata)
+                wanted = {"params": params, "batch_stats": batch_stats}
+                network = ocp.args.StandardRestore(with_sharding(wanted, sharding))
+                found = self._read(step, network=network).network
+            except DamagedCheckpoint as error:
+                say(f"{error}; taking another")
+                continue
+            return metadata, found["params"], found["batch_stats"]
+        self._refuse_all_damaged()
+        raise AssertionError  # not reached
+
+    def _newest_first(self) -> list[int]:
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def _read_metadata(self, step: int) -> Metadata:
+        return self._read(step, metadata=ocp.args.JsonRestore()).metadata
+
+    def _read(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = str(error).partition("\n")[0][:200]
+            raise DamagedCheckpoint(
+                f"checkpoint {step} in {self._manager.directory} cannot be read "
+                f"({reason})"
+            ) from error
+
+    def _refuse_all_damaged(self) -> None:
+        raise UserError(
+            f"{self._manager.directory}: none of the checkpoints can be read; "
+            "choose another --workdir"
         )
+
+    def _move_aside(self, step: int) -> None:
+        """Out of Orbax's sight, so that the step can be written again."""
+        folder = self._workdir / "damaged_checkpoints"
         if jax.process_index() == 0:
-            damaged.parent.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
+            number = len(list(folder.iterdir()))
+            damaged = folder / f"{step}_{number}"
             (Path(self._manager.directory) / str(step)).rename(damaged)
+            say(f"checkpoint {step} was moved to {damaged}")
+        wait_for_all("moved aside")
         self._scores.pop(step, None)
         self._manager.reload()
 
     def best(self) -> Score | None:
         """The highest mean IoU, the latest of equals; None before any evaluation."""
-        if not self._scores:
-            return None
-        return self.score(max(self._scores, key=lambda s: (self._scores[s], s)))
+        step = _best(self._scores)
+        return None if step is None else self.score(step)
 
     def score(self, step: int) -> Score | None:
         """The evaluation of a checkpoint; None where it was not evaluated."""
         return Score(step, self._scores[step]) if step in self._scores else None
 
-    def choose(self, which: str) -> int:
-        """The step of the "best" checkpoint, or of the "latest" where none was evaluated.
-
-        Raises:
-            UserError: there is no checkpoint.
-        """
-        best = self.best()
-        step = best.step if which == "best" and best else self._manager.latest_step()
-        if step is None:
-            raise UserError(
-                f"{self._manager.directory} holds no checkpoint; train with this "
-                "--workdir first, or name the workdir of a run"
-            )
-        return step
-
-    def read_metadata(self, step: int) -> Metadata:
-        """What the network of a checkpoint is."""
-        args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args).metadata
-
-    def read_network(
-        self,
-        step: int,
-        params: nnx.State,
-        batch_stats: nnx.State,
-        sharding: Sharding,
-    ) -> tuple[nnx.State, nnx.State]:
-        """Parameters and BatchNorm statistics alone, laid out as `sharding` says.
-
-        params, batch_stats: shapes and dtypes.
-
-        Raises:
-            UserError: the checkpoint is damaged.
-        """
-        wanted = with_sharding({"params": params, "batch_stats": batch_stats}, sharding)
-        try:
-            items = self._manager.restore(
-                step,
-                args=ocp.args.Composite(network=ocp.args.StandardRestore(wanted)),
-            )
-        except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = str(error).partition("\n")[0][:200]
-            raise UserError(
-                f"checkpoint {step} in {self._manager.directory} cannot be read "
-                f"({reason}); choose another with config.eval.checkpoint"
-            ) from error
-        return items.network["params"], items.network["batch_stats"]
-
-    def close(self) -> None:
+    def wait(self) -> None:
         """Returns when all that was started is written."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for what was started, then lets go of the folder."""
         self._manager.close()
 
 
@@ -259,6 +275,26 @@ def with_sharding(tree: Any, sharding: Sharding) -> Any:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _LatestAndBest(policies.PreservationPolicy):
+    """Keeps the latest few and the one with the highest score."""
+
+    keep_latest: int
+    scores: Mapping[int, float]
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: Any
+    ) -> Sequence[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*sorted(steps)[-self.keep_latest :], _best(self.scores)}
+        return [step in kept for step in steps]
+
+
+def _best(scores: Mapping[int, float]) -> int | None:
+    return max(scores, key=lambda step: (scores[step], step), default=None)
+
+
 def _described(metadata: Metadata) -> str:
     return (
         f"{metadata['variant']} with {metadata['num_classes']} classes and input scale "
@@ -272,7 +308,3 @@ def _network_item(state: TrainState) -> dict[str, Any]:
 
 def _training_item(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "opt_state": state.opt_state, "key": state.key}
-
-
-def _mean_iou(metrics: Mapping[str, float]) -> float:
-    return metrics["mean_iou"]

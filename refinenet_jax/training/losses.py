@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.models.layers import FeatureMap, resize
-
-IGNORE = 255
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array, resolution: str) -> jax.Array:
@@ -28,7 +27,7 @@ def cross_entropy(logits: jax.Array, label: jax.Array, resolution: str) -> jax.A
     else:
         _, height, width, _ = logits.shape
         label = nearest(label, (height, width))
-    valid = label != IGNORE
+    valid = label != IGNORE_LABEL
     losses = optax.softmax_cross_entropy_with_integer_labels(
         logits, jnp.where(valid, label, 0).astype(jnp.int32)
     )

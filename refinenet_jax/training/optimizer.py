@@ -45,9 +45,14 @@ def build_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfo
         direction = [decay, optax.trace(config.momentum)]
     else:
         direction = [optax.scale_by_adam(), decay]
-    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    # Both have an empty state: switching one on in a running workdir is possible.
+    clip = (
+        optax.clip_by_global_norm(config.clip_norm)
+        if config.clip_norm
+        else optax.identity()
+    )
     return optax.chain(
-        *clip,
+        clip,
         *direction,
         optax.masked(optax.scale(config.encoder_multiplier), _is_backbone),
         optax.scale_by_learning_rate(schedule(config, num_steps)),

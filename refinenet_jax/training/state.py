@@ -42,7 +42,8 @@ def create_state(
         params=params,
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
-        key=jax.random.key_data(jax.random.key(seed)),
+        # Not the key of the weights.
+        key=jax.random.key_data(jax.random.fold_in(jax.random.key(seed), 1)),
     )
 
 

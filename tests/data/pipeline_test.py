@@ -116,9 +116,8 @@ def test_the_global_batch_does_not_depend_on_the_number_of_processes(process_cou
         ) as iterator:
             shares.append(take(iterator, 6))
     for key, expected in alone.items():
-        # Example j of process i is number j * process_count + i of the global batch.
-        together = np.stack([share[key] for share in shares], axis=2)
-        np.testing.assert_array_equal(together.reshape(expected.shape), expected)
+        together = np.concatenate([share[key] for share in shares], axis=1)
+        np.testing.assert_array_equal(together, expected)
 
 
 def test_resume_is_exact():
@@ -168,7 +167,7 @@ def test_resume_is_exact_with_another_number_of_processes():
         iterator.set_state(state)
         share = take(iterator, 2)
     for key, array in expected.items():
-        np.testing.assert_array_equal(share[key], array[:, 1::2])
+        np.testing.assert_array_equal(share[key], array[:, 4:])
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -14,7 +15,13 @@ NUM_CLASSES = 4
 @pytest.fixture(scope="module")
 def network():
     def create():
-        return build("light_resnet18", NUM_CLASSES, rngs=nnx.Rngs(3))
+        return build(
+            "light_resnet18",
+            NUM_CLASSES,
+            input_scale=1.0,
+            dtype=jnp.float32,
+            rngs=nnx.Rngs(params=jax.random.key(3, impl="rbg")),
+        )
 
     graph, _ = nnx.split(nnx.eval_shape(create))
     network = nnx.merge(graph, jax.jit(lambda: nnx.split(create())[1])())

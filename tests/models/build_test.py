@@ -43,7 +43,9 @@ Shapes = dict[str, tuple[int, ...]]
 def abstract(variant: str, input_scale: float = 1.0) -> nnx.Module:
     """Shapes without values; shared by the tests, so none may change it."""
     return nnx.eval_shape(
-        lambda: build(variant, 21, input_scale=input_scale, rngs=nnx.Rngs(0))
+        lambda: build(
+            variant, 21, input_scale=input_scale, dtype="float32", rngs=nnx.Rngs(0)
+        )
     )
 
 
@@ -107,7 +109,11 @@ def test_network_has_nothing_but_parameters_and_statistics():
 
 def test_number_of_classes_changes_the_classifier_only():
     few, many = (
-        nnx.eval_shape(lambda n=n: build("light_resnet18", n, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(
+            lambda n=n: build(
+                "light_resnet18", n, input_scale=1.0, dtype="float32", rngs=nnx.Rngs(0)
+            )
+        )
         for n in (6, 151)
     )
     assert count_parameters(many) - count_parameters(few) == 145 * (256 * 9 + 1)
@@ -115,7 +121,7 @@ def test_number_of_classes_changes_the_classifier_only():
 
 def test_unknown_variant_names_the_known():
     with pytest.raises(ValueError) as error:
-        build("resnet77", 21, rngs=nnx.Rngs(0))
+        build("resnet77", 21, input_scale=1.0, dtype="float32", rngs=nnx.Rngs(0))
     assert "'resnet77'" in str(error.value)
     for variant in VARIANTS:
         assert variant in str(error.value)

@@ -71,7 +71,12 @@ def light_resnet18() -> RefineNet:
 def ours_from(network: RefineNet, **options: Any) -> SegmentationNetwork:
     """Our light_resnet18 with the weights of the torch one."""
     ours = nnx.eval_shape(
-        lambda: build("light_resnet18", 21, rngs=nnx.Rngs(0), **options)
+        lambda: build(
+            "light_resnet18",
+            21,
+            rngs=nnx.Rngs(0),
+            **{"input_scale": 1.0, "dtype": jnp.float32, **options},
+        )
     )
     copy_to_network(network.state_dict(), ours)
     return ours

@@ -38,7 +38,9 @@ def test_taps_and_logits_equal_torch(variant):
         expected_taps = network.taps(image)
         expected = network.refine(expected_taps)
 
-    ours = nnx.eval_shape(lambda: build(variant, 21, rngs=nnx.Rngs(0)))
+    ours = nnx.eval_shape(
+        lambda: build(variant, 21, input_scale=1.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    )
     copy_to_network(network.state_dict(), ours)
     del network
     graph, state = nnx.split(

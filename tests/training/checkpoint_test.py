@@ -16,7 +16,12 @@ from refinenet_jax.training.checkpoint import (
 )
 from refinenet_jax.training.state import TrainState, sha256
 
-METADATA = {"variant": "light_resnet18", "num_classes": 6, "input_scale": 1.0}
+METADATA = {
+    "variant": "light_resnet18",
+    "num_classes": 6,
+    "input_scale": 1.0,
+    "optimizer": "sgd",
+}
 
 
 def a_state(value, step):
@@ -79,22 +84,53 @@ def test_keeps_the_latest_and_the_best(tmp_path):
     assert kept == [2, 5, 6]
     checkpoints = open_checkpoints(tmp_path)
     assert vars(checkpoints.best()) == {"step": 2, "mean_iou": 0.9}
-    assert checkpoints.choose("best") == 2
-    assert checkpoints.choose("latest") == 6
     assert checkpoints.score(5) is None
-    assert checkpoints.read_metadata(2) == {**METADATA, "step": 2}
+    assert load(tmp_path, "best")[0] == {**METADATA, "step": 2, "mean_iou": 0.9}
+    assert load(tmp_path, "latest")[0]["step"] == 6
+
+
+def load(workdir, which):
+    def shapes_of(metadata):
+        assert metadata["variant"] == METADATA["variant"]
+        state = a_state(0.0, 0)
+        return state.params, state.batch_stats
+
+    sharding = replicated(global_mesh())
+    return open_checkpoints(workdir).load_network(which, shapes_of, sharding)
 
 
 def test_reads_the_network_alone(tmp_path):
     save(tmp_path, [None])
     shutil.rmtree(tmp_path / "checkpoints" / "1" / "training")
     shutil.rmtree(tmp_path / "checkpoints" / "1" / "data")
-    state = a_state(0.0, 0)
-    params, batch_stats = open_checkpoints(tmp_path).read_network(
-        1, state.params, state.batch_stats, replicated(global_mesh())
-    )
+    metadata, params, batch_stats = load(tmp_path, "best")
+    assert metadata["step"] == 1
     assert np.array_equal(params["backbone"]["w"], np.full((5, 3), 1.0))
     assert np.array_equal(batch_stats["mean"], np.full(3, -1.0))
+
+
+def test_a_damaged_best_checkpoint_gives_way_to_the_newest_to_predict_with(
+    tmp_path, capsys
+):
+    save(tmp_path, [0.9, None, None])
+    damage(tmp_path, 1)
+    assert load(tmp_path, "best")[0]["step"] == 3
+    assert "checkpoint 1" in capsys.readouterr().out
+    for step in (2, 3):
+        damage(tmp_path, step)
+    with pytest.raises(UserError, match="none of the checkpoints can be read"):
+        load(tmp_path, "latest")
+
+
+@pytest.mark.parametrize("item", ["network", "training", "data", "metadata"])
+def test_every_file_that_may_be_damaged(tmp_path, item):
+    save(tmp_path, [0.5, 0.6])
+    for path in (tmp_path / "checkpoints" / "2" / item).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    state, _ = restore(tmp_path)
+    assert int(state.step) == 1
+    assert [p.name for p in (tmp_path / "damaged_checkpoints").iterdir()] == ["2_0"]
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
@@ -107,7 +143,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsy
     assert "checkpoint 3" in said
     assert "taking the one before it" in said
     # Nothing is lost, and the step can be saved again.
-    assert (tmp_path / "damaged_checkpoints" / "3" / "network").is_dir()
+    assert (tmp_path / "damaged_checkpoints" / "3_0" / "network").is_dir()
     checkpoints = Checkpoints(tmp_path, keep_latest=2)
     checkpoints.save(3, a_state(3.5, 3), batches, METADATA, None)
     checkpoints.close()
@@ -120,6 +156,7 @@ def test_only_damaged_checkpoints(tmp_path):
     damage(tmp_path, 2)
     with pytest.raises(UserError, match="none of the checkpoints can be read"):
         restore(tmp_path)
+    assert not (tmp_path / "damaged_checkpoints").exists()
 
 
 @pytest.mark.parametrize(
@@ -128,6 +165,7 @@ def test_only_damaged_checkpoints(tmp_path):
         ({"variant": "resnet50"}, "the config asks for resnet50 with 6 classes"),
         ({"num_classes": 21}, "holds light_resnet18 with 6 classes.*with 21 classes"),
         ({"input_scale": 1.2}, "input scale 1.2"),
+        ({"optimizer": "adamw"}, "a run with sgd.*config.optimizer.name='adamw'"),
     ],
 )
 def test_another_network_is_refused_with_both_named(tmp_path, change, message):
@@ -142,7 +180,7 @@ def test_a_folder_that_is_no_workdir(tmp_path):
         open_checkpoints(tmp_path)
     save(tmp_path, [])
     with pytest.raises(UserError, match="holds no checkpoint; train"):
-        open_checkpoints(tmp_path).choose("best")
+        load(tmp_path, "best")
 
 
 def test_metadata_is_plain_json(tmp_path):

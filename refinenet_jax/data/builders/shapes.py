@@ -17,8 +17,9 @@ import tensorflow_datasets as tfds
 
 from refinenet_jax.data import images
 from refinenet_jax.data.builders.examples import SegmentationBuilder, encoded_example
-from refinenet_jax.data.class_table import IGNORE_LABEL, read_class_table
+from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.errors import UserError
+from refinenet_jax.labels import IGNORE_LABEL
 
 HEIGHT = 96
 WIDTH = 128

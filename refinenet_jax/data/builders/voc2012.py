@@ -14,10 +14,6 @@ from refinenet_jax.errors import UserError
 ARCHIVE = "VOCtrainval_11-May-2012.tar"
 ARCHIVE_URL = f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{ARCHIVE}"
 SBD_ARCHIVE = "benchmark.tgz"
-SBD_URL = (
-    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
-    f"semantic_contours/{SBD_ARCHIVE}"
-)
 
 
 class Voc2012(FilesBuilder):
