@@ -360,6 +360,13 @@ def test_another_network_in_the_workdir_is_refused(trained, run):
     assert_refused(code, err, "holds light_resnet18 with 6 classes")
     assert "asks for light_resnet50 with 6 classes" in err
     assert read(trained / "config.json") == before
+    code, _, err = run(
+        *TINY,
+        f"--workdir={trained}",
+        "--mode=eval",
+        "--config.model.variant=light_resnet101",
+    )
+    assert_refused(code, err, "asks for light_resnet101 with 6 classes")
 
 
 @pytest.mark.slow  # a learning rate of its own is a program of its own to compile

@@ -18,11 +18,15 @@ from refinenet_jax.inference import draw, evaluator, metrics
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.inference.report import class_table
 from refinenet_jax.models.build import SegmentationNetwork
-from refinenet_jax.modes.setup import find_dataset, open_data
+from refinenet_jax.modes.start import describe, find_dataset, open_data
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import abstract_network, shapes_of_network
 from refinenet_jax.sharding import local_mesh, replicated
-from refinenet_jax.training.checkpoint import Metadata, open_checkpoints
+from refinenet_jax.training.checkpoint import (
+    Metadata,
+    check_same_network,
+    open_checkpoints,
+)
 
 _NUM_ROWS = 6
 
@@ -31,19 +35,26 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Evaluates a checkpoint of a workdir, prints the classes and writes eval.json.
 
     Raises:
-        UserError: no checkpoint, no data, or a network of other classes than the data.
+        UserError: no checkpoint, no data, or a network other than the config's.
     """
     dataset = find_dataset(config)
+    wanted = describe(config, dataset)
+
+    def shapes_of(found: Metadata) -> tuple[nnx.State, nnx.State]:
+        check_same_network(workdir, found, wanted)
+        return shapes_of_network(found)
+
     with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
         metadata, params, batch_stats = checkpoints.load_network(
-            config.eval.checkpoint, shapes_of_network, replicated(local_mesh())
+            config.eval.checkpoint, shapes_of, replicated(local_mesh())
         )
-    if metadata["class_names"] != list(dataset.class_names):
+    if metadata["class_names"] != wanted["class_names"]:
         raise UserError(
-            f"the checkpoint in {workdir} was trained on {metadata['dataset']} with "
-            f"{metadata['num_classes']} classes, config.data.name={dataset.name!r} has "
-            f"{dataset.num_classes} others: evaluate it with its own config"
+            f"{workdir} was trained on the classes of {metadata['dataset']}, "
+            f"config.data.name={dataset.name!r} has others: evaluate it with its own "
+            "config"
         )
+    metadata["dtype"] = config.model.dtype
     step = metadata["step"]
     source = open_data(config, config.data.eval_split)
     network = abstract_network(metadata)

@@ -29,7 +29,7 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.inference.report import class_table
 from refinenet_jax.models.build import SegmentationNetwork, count_parameters
 from refinenet_jax.modes.evaluate import Evaluator
-from refinenet_jax.modes.setup import describe, find_dataset, make_folder, open_data
+from refinenet_jax.modes.start import describe, find_dataset, make_folder, open_data
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import abstract_network, build_network
 from refinenet_jax.sharding import (
