@@ -18,11 +18,9 @@ def colours(label: np.ndarray, palette: Palette) -> np.ndarray:
     return _table(palette)[label]
 
 
-def overlay(
-    image: np.ndarray, label: np.ndarray, palette: Palette, opacity: float = 0.6
-) -> np.ndarray:
-    """Class colours over the image: uint8 [H,W,3] and [H,W] → uint8 [H,W,3]."""
-    mixed = (1 - opacity) * image + opacity * colours(label, palette)
+def overlay(image: np.ndarray, label: np.ndarray, palette: Palette) -> np.ndarray:
+    """Half image, half class colours: uint8 [H,W,3] and [H,W] → uint8 [H,W,3]."""
+    mixed = 0.5 * image + 0.5 * colours(label, palette)
     return np.rint(mixed).astype(np.uint8)
 
 

@@ -18,9 +18,9 @@ def test_palette_png_holds_the_class_ids():
 
 def test_overlay_mixes_by_hand():
     image = np.full((2, 3, 3), 100, np.uint8)
-    mixed = draw.overlay(image, LABEL, PALETTE, opacity=0.6)
-    assert mixed[0, 1].tolist() == [160, 40, 40]
-    assert mixed[0, 0].tolist() == [40, 40, 40]
+    mixed = draw.overlay(image, LABEL, PALETTE)
+    assert mixed[0, 1].tolist() == [150, 50, 50]
+    assert mixed[0, 0].tolist() == [50, 50, 50]
 
 
 def test_strip_has_one_row_for_each_example():
