@@ -20,6 +20,7 @@ from refinenet_jax import config as config_lib
 from refinenet_jax import sharding
 from refinenet_jax.errors import UserError
 from refinenet_jax.modes import evaluate, predict, train
+from refinenet_jax.provenance import provenance
 
 _MODES = ("train", "eval", "predict")
 
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
     sharding.start_processes(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
+    provenance()
     workdir = Path(_WORKDIR.value or _default_workdir(argv))
     if _MODE.value == "train":
         train.run(config, workdir)

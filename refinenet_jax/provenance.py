@@ -1,5 +1,6 @@
 """What a result was made with."""
 
+import functools
 import platform
 import subprocess
 import sys
@@ -13,8 +14,12 @@ import refinenet_jax
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
 
 
+@functools.cache
 def provenance() -> dict[str, object]:
-    """Command, commit, versions and devices of this process, ready for JSON."""
+    """Command, commit, versions and devices of this process, ready for JSON.
+
+    The first call decides: later the checkout may have moved on.
+    """
     return {
         "command": " ".join(sys.argv),
         "commit": _commit(),

@@ -48,7 +48,9 @@ class Checkpoints:
         self._workdir = workdir
         self._scores: dict[int, float] = {}
         if keep_latest is None:
-            options = ocp.CheckpointManagerOptions(create=False, read_only=True)
+            options = ocp.CheckpointManagerOptions(
+                create=False, save_root_metadata=False
+            )
         else:
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=_LatestAndBest(keep_latest, self._scores),
