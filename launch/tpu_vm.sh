@@ -10,6 +10,5 @@ export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/refi
 # Without a TPU this stops at once instead of training on the CPU.
 export JAX_PLATFORMS="${JAX_PLATFORMS:-tpu,cpu}"
 
-# TPUs multiply in bfloat16; features in bfloat16 also halve the memory traffic.
-# A dtype of your own among the arguments comes later and wins.
-exec python -m refinenet_jax.main --config.model.dtype=bfloat16 "$@"
+# --config.model.dtype=bfloat16 halves the memory that features take and move.
+exec python -m refinenet_jax.main "$@"

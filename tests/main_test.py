@@ -244,6 +244,7 @@ def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path
     assert first < 0.9 * trained_first
 
 
+@pytest.mark.slow  # both processes compile programs of their own
 def test_two_processes_make_the_same_run(trained, start, environment, tmp_path):
     # Two processes with two devices each, instead of one with four.
     environment = {**environment, "JAX_NUM_CPU_DEVICES": "2"}
@@ -294,6 +295,20 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, message, run, tm
     code, _, err = run(*TINY, f"--workdir={workdir}", *arguments)
     assert_refused(code, err, message)
     assert not (workdir / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("script", ["local_gpu.sh", "tpu_vm.sh"])
+def test_launch_scripts_run_the_program_with_their_arguments(script, environment):
+    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    done = subprocess.run(
+        [f"launch/{script}", "--config=configs/default.py", "--mode=fly"],
+        cwd=REPOSITORY,
+        env={**environment, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert_refused(done.returncode, done.stderr, "--mode=fly is unknown")
 
 
 def test_a_missing_config_is_refused(run):

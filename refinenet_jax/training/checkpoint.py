@@ -173,8 +173,8 @@ class Checkpoints:
         steps = self._newest_first()
         if not steps:
             raise UserError(
-                f"{self._manager.directory} holds no checkpoint; train with this "
-                "--workdir first, or name the workdir of a run"
+                f"{self._manager.directory} holds no checkpoint: name the workdir of a "
+                "run that saved one"
             )
         best = self.best()
         if which == "best" and best is not None:
@@ -254,8 +254,7 @@ def open_checkpoints(workdir: Path) -> Checkpoints:
     """
     if not (workdir / FOLDER).is_dir():
         raise UserError(
-            f"{workdir} holds no {FOLDER}/; train with this --workdir first, or name "
-            "the workdir of a run"
+            f"{workdir} holds no {FOLDER}/: name the workdir of a run that saved one"
         )
     return Checkpoints(workdir)
 

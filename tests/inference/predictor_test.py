@@ -1,12 +1,12 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from refinenet_jax.inference.evaluator import evaluate
 from refinenet_jax.inference.predictor import Predictor
-from refinenet_jax.models.build import build, normalize, split_network
+from refinenet_jax.models.build import normalize, split_network
+from tests.random_network import random_light_resnet18
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 55.0, 50.0)
 NUM_CLASSES = 4
@@ -14,17 +14,7 @@ NUM_CLASSES = 4
 
 @pytest.fixture(scope="module")
 def network():
-    def create():
-        return build(
-            "light_resnet18",
-            NUM_CLASSES,
-            input_scale=1.0,
-            dtype=jnp.float32,
-            rngs=nnx.Rngs(params=jax.random.key(3, impl="rbg")),
-        )
-
-    graph, _ = nnx.split(nnx.eval_shape(create))
-    network = nnx.merge(graph, jax.jit(lambda: nnx.split(create())[1])())
+    network = random_light_resnet18(NUM_CLASSES, seed=3)
     return nnx.view(network, deterministic=True, use_running_average=True)
 
 

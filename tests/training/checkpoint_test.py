@@ -179,7 +179,7 @@ def test_a_folder_that_is_no_workdir(tmp_path):
     with pytest.raises(UserError, match="holds no checkpoints/"):
         open_checkpoints(tmp_path)
     save(tmp_path, [])
-    with pytest.raises(UserError, match="holds no checkpoint; train"):
+    with pytest.raises(UserError, match="holds no checkpoint: name"):
         load(tmp_path, "best")
 
 

@@ -5,11 +5,11 @@ import pytest
 from flax import nnx
 
 from refinenet_jax.config import default
-from refinenet_jax.models.build import build
 from refinenet_jax.sharding import replicated, split_batch
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 from refinenet_jax.training.state import TrainState, create_state, sha256
 from refinenet_jax.training.steps import build_train_step
+from tests.random_network import random_light_resnet18
 
 NUM_CLASSES = 5
 
@@ -69,17 +69,7 @@ def losses(network, config, mesh, count):
 
 @pytest.fixture(scope="module")
 def network():
-    def create():
-        return build(
-            "light_resnet18",
-            NUM_CLASSES,
-            input_scale=1.0,
-            dtype=jnp.float32,
-            rngs=nnx.Rngs(params=jax.random.key(0, impl="rbg")),
-        )
-
-    graph, _ = nnx.split(nnx.eval_shape(create))
-    return nnx.merge(graph, jax.jit(lambda: nnx.split(create())[1])())
+    return random_light_resnet18(NUM_CLASSES, seed=0)
 
 
 def test_one_two_and_four_devices_see_the_same_losses(network):

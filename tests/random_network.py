@@ -1,0 +1,23 @@
+"""A small network with random weights, compiled at once instead of layer by layer."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from refinenet_jax.models.build import SegmentationNetwork, build
+
+
+def random_light_resnet18(num_classes: int, seed: int) -> SegmentationNetwork:
+    """In training mode, like any new network."""
+
+    def create() -> SegmentationNetwork:
+        return build(
+            "light_resnet18",
+            num_classes,
+            input_scale=1.0,
+            dtype=jnp.float32,
+            rngs=nnx.Rngs(params=jax.random.key(seed, impl="rbg")),
+        )
+
+    graph, _ = nnx.split(nnx.eval_shape(create))
+    return nnx.merge(graph, jax.jit(lambda: nnx.split(create())[1])())
