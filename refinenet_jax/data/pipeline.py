@@ -73,7 +73,8 @@ def train_batches(
         .map(_without_name)
     )
     rows = _Rows(examples, batch_size, process_index, process_count)
-    batches = grain.MapDataset.source(rows).batch(batch_size)
+    # Without drop_remainder Grain rounds the endless length up, beyond what fits.
+    batches = grain.MapDataset.source(rows).batch(batch_size, drop_remainder=True)
     return _TrainBatches(batches, num_workers=num_workers, num_threads=num_threads)
 
 

@@ -158,6 +158,16 @@ def test_workers_read_prepared_data(shapes_dir):
         assert_same(take(iterator, 3), expected)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_one_image_a_step(num_workers):
+    with batches(batch_size=4) as iterator:
+        expected = take(iterator, 1)
+    with batches(batch_size=1, num_workers=num_workers) as iterator:
+        one_by_one = take(iterator, 4)
+    for key, array in expected.items():
+        np.testing.assert_array_equal(one_by_one[key][:, 0], array[0])
+
+
 def test_resume_is_exact_with_another_number_of_processes():
     with batches(batch_size=8) as iterator:
         take(iterator, 3)
