@@ -7,6 +7,7 @@ Exit code 0: done; 2: something the person must change, said in one line; 1: a f
 the program.
 """
 
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -93,6 +94,8 @@ def run() -> None:
     """Runs the command line of this process and turns errors into exit codes."""
     # Orbax and others tell through absl what only their developers want to know.
     absl_logging.set_verbosity(absl_logging.ERROR)
+    # Orbax leaves its other readers behind when one meets a damaged file.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     app.define_help_flags()
     try:
         main(sys.argv)

@@ -56,6 +56,7 @@ def evaluate(
     first_rows: dict[int, Row] = {}
 
     def score(group: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+        """Predicts the examples of one padded shape and counts them."""
         images = [example["image"] for _, example in group]
         labels = [example["label"] for _, example in group]
         classes, matrix = predictor.compare(images, labels, num_classes)

@@ -25,6 +25,16 @@ from refinenet_jax.training.state import TrainState
 FOLDER = "checkpoints"
 _ITEMS = ("network", "training", "data", "metadata")
 
+# What this file reads of the metadata; the rest is for whoever builds the network.
+_METADATA_FIELDS = {
+    "variant",
+    "num_classes",
+    "input_scale",
+    "optimizer",
+    "step",
+    "mean_iou",
+}
+
 Metadata = dict[str, Any]
 
 
@@ -197,7 +207,14 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def _read_metadata(self, step: int) -> Metadata:
-        return self._read(step, metadata=ocp.args.JsonRestore()).metadata
+        metadata = self._read(step, metadata=ocp.args.JsonRestore()).metadata
+        missing = sorted(_METADATA_FIELDS - metadata.keys())
+        if missing:
+            raise DamagedCheckpoint(
+                f"checkpoint {step} in {self._manager.directory} cannot be read (its "
+                f"metadata lacks {', '.join(missing)})"
+            )
+        return metadata
 
     def _read(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
         try:

@@ -41,6 +41,7 @@ def build_train_step(
     def loss_of(
         params: nnx.State, state: TrainState, batch: dict[str, jax.Array]
     ) -> tuple[jax.Array, nnx.State]:
+        """Loss float32 [] of a batch, and the BatchNorm statistics it leaves."""
         network = nnx.merge(graph, params, state.batch_stats, copy=True)
         image = normalize(batch["image"], config.model.mean, config.model.std)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -52,6 +53,7 @@ def build_train_step(
     def train_step(
         state: TrainState, batch: dict[str, jax.Array]
     ) -> tuple[TrainState, Metrics]:
+        """One step, see build_train_step."""
         (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state.params, state, batch
         )

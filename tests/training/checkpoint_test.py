@@ -150,6 +150,14 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsy
     assert sha256(restore(tmp_path)[0]) == sha256(a_state(3.5, 3))
 
 
+def test_metadata_of_another_form_is_no_traceback(tmp_path):
+    save(tmp_path, [0.5])
+    path = tmp_path / "checkpoints/1/metadata/metadata"
+    path.write_text('{"variant": "light_resnet18"}')
+    with pytest.raises(UserError, match="none of the checkpoints can be read"):
+        restore(tmp_path)
+
+
 def test_only_damaged_checkpoints(tmp_path):
     save(tmp_path, [None, None])
     damage(tmp_path, 1)
