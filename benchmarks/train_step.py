@@ -5,6 +5,7 @@
 Times whole steps, forward, backward and update, on a batch that lies on the devices.
 """
 
+import dataclasses
 import statistics
 import time
 
@@ -15,6 +16,7 @@ from absl import app, flags
 from flax import nnx
 
 from refinenet_jax.config import default
+from refinenet_jax.models.architecture import Architecture
 from refinenet_jax.models.build import VARIANTS, build
 from refinenet_jax.sharding import global_mesh, replicated, to_devices
 from refinenet_jax.training.optimizer import build_optimizer, schedule
@@ -28,6 +30,7 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Arithme
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 10, "Steps to time")
 
 _NUM_CLASSES = 21
+_NORMALISATION = ((128.0,) * 3, (64.0,) * 3)
 
 
 def main(argv: list[str]) -> None:
@@ -35,13 +38,18 @@ def main(argv: list[str]) -> None:
     del argv
     config = default()
     mesh = global_mesh()
-    optimizer = build_optimizer(config.optimizer, config.train.num_steps)
+    optimizer = build_optimizer(
+        config.optimizer, config.train.num_steps, freezes_norms=False
+    )
+
+    config.model.variant = _VARIANT.value
+    config.model.num_classes = _NUM_CLASSES
+    names = [field.name for field in dataclasses.fields(Architecture)]
+    architecture = Architecture(**{name: config.model[name] for name in names})
 
     def network() -> nnx.Module:
         return build(
-            _VARIANT.value,
-            _NUM_CLASSES,
-            input_scale=1.0,
+            architecture,
             dtype=jnp.dtype(_DTYPE.value),
             rngs=nnx.Rngs(params=jax.random.key(0, impl="rbg")),
         )
@@ -60,7 +68,9 @@ def main(argv: list[str]) -> None:
         mesh,
     )
     rate = schedule(config.optimizer, config.train.num_steps)
-    step = build_train_step(nnx.eval_shape(network), optimizer, rate, config, mesh)
+    step = build_train_step(
+        nnx.eval_shape(network), optimizer, rate, config, *_NORMALISATION, mesh
+    )
     start = time.perf_counter()
     compiled = step.lower(state, batch).compile()
     compile_seconds = time.perf_counter() - start

@@ -1,6 +1,7 @@
 """PASCAL VOC 2012, 21 classes.
 
-    python -m refinenet_jax.main --config=configs/voc.py --config.data.manual_dir=DIR
+    python -m refinenet_jax.main --config=configs/voc.py --config.data.manual_dir=DIR \\
+        --config.init_from=resnet101-63fe2227.pth
     python -m refinenet_jax.main --config=configs/voc.py:light_resnet50 ...
 
 DIR holds VOCdevkit/ or VOCtrainval_11-May-2012.tar, and benchmark.tgz for the split
@@ -11,8 +12,10 @@ demo_refinenet_train.m): SGD with momentum 0.9, learning rate 5e-4, a tenth of i
 the backbone, weight decay 5e-4, BatchNorm statistics frozen, short edge at least 450,
 scales 0.7 to 1.3, crops of 400, loss at the resolution of the prediction. It differs in
 that it takes one image a step and lowers the rate by hand (eight images and two planned
-drops are ours), enlarges what the network sees by 1.2 (model.input_scale), subtracts
-128 from every channel, and picks images and crops by class.
+drops are ours), enlarges what the network sees by 1.2 (model.input_scales), subtracts
+128 from every channel, has an output for void (model.void_output), resizes bicubically
+(model.fusion_resize), has Caffe's ResNet (resnet101_caffe), and picks images and crops by
+class.
 Mean IoU to expect on val from ImageNet weights: 69.1 with resnet50 trained on train
 alone (header of that script); 80.5 with resnet101 at one scale, trained with COCO and
 SBD (DrSleep/refinenet-pytorch, README). Not yet run here.
@@ -32,7 +35,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config = default()
     config.model.variant = variant or "resnet101"
     config.model.num_classes = 21
-    config.model.batch_norm = "frozen"
+    config.model.batch_norm = "frozen_statistics"
 
     config.data.name = "voc2012"
     config.data.num_workers = 4

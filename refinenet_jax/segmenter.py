@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from refinenet_jax.inference.predictor import Predictor
+from refinenet_jax.models.architecture import Architecture
 from refinenet_jax.models.build import SegmentationNetwork, build, split_network
 from refinenet_jax.sharding import replicated
 from refinenet_jax.training.checkpoint import Metadata, open_checkpoints
@@ -24,7 +25,7 @@ class Segmenter:
             float32 [B,h,w,classes].
         class_names: one for each class id.
         palette: an RGB colour, 0..255, for each class id.
-        metadata: what the checkpoint says of the network: variant, step, ...
+        metadata: what the checkpoint says of the network: architecture, step, ...
     """
 
     def __init__(self, model: SegmentationNetwork, metadata: Metadata):
@@ -88,13 +89,8 @@ def abstract_network(metadata: Metadata) -> SegmentationNetwork:
 
 def build_network(metadata: Metadata, rngs: nnx.Rngs) -> SegmentationNetwork:
     """The network that metadata describes, with random weights."""
-    return build(
-        metadata["variant"],
-        metadata["num_classes"],
-        input_scale=metadata["input_scale"],
-        dtype=jnp.dtype(metadata["dtype"]),
-        rngs=rngs,
-    )
+    architecture = Architecture.from_json(metadata["architecture"])
+    return build(architecture, dtype=jnp.dtype(metadata["dtype"]), rngs=rngs)
 
 
 def shapes_of_network(metadata: Metadata) -> tuple[nnx.State, nnx.State]:

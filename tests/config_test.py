@@ -68,7 +68,7 @@ def test_every_field_is_read_somewhere():
     ("field", "value", "message"),
     [
         ("model.dtype", "float16", "known: float32, bfloat16"),
-        ("model.batch_norm", "sync", "known: frozen, trained"),
+        ("model.batch_norm", "sync", "known: trained, frozen_statistics, frozen"),
         ("optimizer.name", "lamb", "known: sgd, adamw"),
         ("optimizer.schedule", "linear", "known: constant, step, poly, cosine"),
         ("loss.resolution", "half", "known: label, prediction"),

@@ -15,6 +15,7 @@ FLOORS = {
     "inference": 2,
     "data": 2,
     "models": 1,
+    "weights": 1,
     "config": 1,
     "log": 1,
     "sharding": 1,
@@ -25,6 +26,7 @@ FLOORS = {
 }
 NEVER = {
     "models": {"config", "log", "sharding"},
+    "weights": {"config", "log", "sharding", "models"},
     "data": {"config", "log", "sharding", "models"},
 }
 

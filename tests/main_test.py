@@ -1,5 +1,6 @@
 """The whole program, as people start it: in a process of its own."""
 
+import hashlib
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ from PIL import Image
 
 from refinenet_jax import Segmenter
 from refinenet_jax.models.build import normalize
+from refinenet_jax.weights.torch import write_safetensors
+from tests.weights.networks import checkpoint_of
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = (
@@ -244,6 +247,56 @@ def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path
     assert first < 0.9 * trained_first
 
 
+def test_exported_and_converted_weights_are_the_same_network(trained, run, tmp_path):
+    code, out, err = run(*TINY, f"--workdir={trained}", "--mode=export")
+    assert code == 0, out + err
+    file = trained / "export" / "network.safetensors"
+    converted = tmp_path / "converted"
+    code, out, err = run(
+        *TINY, f"--workdir={converted}", "--mode=convert", f"--weights={file}"
+    )
+    assert code == 0, out + err
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert f"SHA-256 {digest[:12]}" in " ".join(out.split())
+    original, copy = map(Segmenter.from_checkpoint, (trained, converted))
+    assert copy.metadata["weights"] == {
+        "file": str(file),
+        "sha256": digest,
+        "source": "RefineNet of the PyTorch ports",
+    }
+    assert copy.class_names == original.class_names
+    for one, other in zip(
+        *(jax.tree.leaves(nnx.state(s.model)) for s in (original, copy)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+    # What it holds is not trained on in place, but started from.
+    code, _, err = run(*TINY, f"--workdir={converted}")
+    assert_refused(code, err, f"--config.init_from={converted}")
+    workdir = tmp_path / "started"
+    code, out, err = run(*TINY, f"--workdir={workdir}", f"--config.init_from={file}")
+    assert code == 0, out + err
+    assert "backbone and decoder" in " ".join(out.split())
+    (_, first), (_, of_random) = (steps_and_losses(w)[0] for w in (workdir, trained))
+    assert first < 0.9 * of_random
+
+
+def test_bad_weights_are_one_clear_line_and_exit_code_2(run, tmp_path):
+    network = tmp_path / "voc.safetensors"
+    write_safetensors(network, checkpoint_of("light_resnet18"), {})
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(network.read_bytes()[:100_000])
+    workdir = tmp_path / "refused"
+    for arguments, message in (
+        ([], "--mode=convert needs --weights=FILE"),
+        ([f"--weights={cut}"], f"{cut} is no .safetensors file or is cut short"),
+        ([f"--weights={network}"], "a classifier of 21 outputs, this network has 6"),
+    ):
+        code, _, err = run(*TINY, f"--workdir={workdir}", "--mode=convert", *arguments)
+        assert_refused(code, err, message)
+    assert not workdir.exists()
+
+
 @pytest.mark.slow  # both processes compile programs of their own
 def test_two_processes_make_the_same_run(trained, start, environment, tmp_path):
     # Two processes with two devices each, instead of one with four.
@@ -277,10 +330,13 @@ def test_two_processes_make_the_same_run(trained, start, environment, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mode=fly"], "--mode=fly is unknown; known: train, eval, predict"),
+        (
+            ["--mode=fly"],
+            "--mode=fly is unknown; known: train, eval, predict, convert, export",
+        ),
         (["--config.train.steps=3"], "config.train.steps is unknown; known there:"),
         (["--config.train.num_steps=many"], "config.train.num_steps"),
-        (["--config.model.variant=resnet77"], "known: resnet50, resnet101, resnet152"),
+        (["--config.model.variant=resnet77"], "known: resnet18, resnet34, resnet50"),
         (["--config.optimizer.schedule=linear"], "known: constant, step, poly, cosine"),
         (["--config.train.batch_size=6"], "multiple of the 4 devices"),
         (["--config.data.name=mars"], "known: camvid, shapes, voc2012"),

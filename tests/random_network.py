@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from refinenet_jax.models.build import SegmentationNetwork, build
+from tests.architectures import architecture
 
 
 def random_light_resnet18(num_classes: int, seed: int) -> SegmentationNetwork:
@@ -12,9 +13,7 @@ def random_light_resnet18(num_classes: int, seed: int) -> SegmentationNetwork:
 
     def create() -> SegmentationNetwork:
         return build(
-            "light_resnet18",
-            num_classes,
-            input_scale=1.0,
+            architecture("light_resnet18", num_classes),
             dtype=jnp.float32,
             rngs=nnx.Rngs(params=jax.random.key(seed, impl="rbg")),
         )

@@ -1,34 +1,87 @@
 """The networks in PyTorch, with the weight names of the PyTorch ports.
 
-Written from the papers and the names alone, as plainly as torch.nn allows, to check our
-networks against. `copy_to_network` brings the weights over.
+Written from the papers, the authors' code and the names alone, as plainly as torch.nn
+allows, to check our networks against. `copy_to_network` brings the weights over.
 """
 
-import dataclasses
-import re
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import torch
 import torch.nn.functional as F
-from flax import nnx
 from torch import nn
 
-REPEATS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+from refinenet_jax.models.architecture import Architecture
+from refinenet_jax.models.build import SegmentationNetwork
+from tests.architectures import architecture, set_weights
+
+# On cores that others use too, threads that wait for each other take ten times as long
+# as one.
+torch.set_num_threads(1)
+
+REPEATS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 
 def conv(
-    in_channels: int, channels: int, kernel_size: int, stride: int = 1
+    in_channels: int, channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
     """Convolution without bias that keeps the size but for the stride."""
     return nn.Conv2d(
-        in_channels, channels, kernel_size, stride, kernel_size // 2, bias=False
+        in_channels,
+        channels,
+        kernel_size,
+        stride,
+        kernel_size // 2,
+        groups=groups,
+        bias=False,
     )
 
 
+class SameConv(nn.Conv2d):
+    """Convolution without bias and with the borders of TensorFlow's "SAME".
+
+    The output has ceil(size / stride) pixels; an odd number of zeros has its larger
+    half at the bottom and on the right.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+    ):
+        super().__init__(
+            in_channels, channels, kernel_size, stride, groups=groups, bias=False
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        borders = []
+        for axis in (1, 0):  # F.pad begins with the last axis
+            size, stride = x.shape[2 + axis], self.stride[axis]
+            outputs = -(-size // stride)
+            zeros = max((outputs - 1) * stride + self.kernel_size[axis] - size, 0)
+            borders += [zeros // 2, zeros - zeros // 2]
+        return super().forward(F.pad(x, borders))
+
+
 class ResidualBlock(nn.Module):
-    """torchvision's BasicBlock (two kernel sizes) or Bottleneck (three)."""
+    """torchvision's BasicBlock (two kernel sizes) or Bottleneck (three).
+
+    strided_layer: which convolution has the stride, counted from 1.
+    """
+
+    adds_input = True
 
     def __init__(
         self,
@@ -36,15 +89,15 @@ class ResidualBlock(nn.Module):
         widths: Sequence[int],
         kernel_sizes: Sequence[int],
         stride: int,
+        strided_layer: int,
     ):
         super().__init__()
         self.depth = len(widths)
-        first_3x3 = kernel_sizes.index(3)
         channels = in_channels
-        for i, (width, size) in enumerate(zip(widths, kernel_sizes, strict=True)):
-            layer_stride = stride if i == first_3x3 else 1
-            self.add_module(f"conv{i + 1}", conv(channels, width, size, layer_stride))
-            self.add_module(f"bn{i + 1}", nn.BatchNorm2d(width))
+        for i, (width, size) in enumerate(zip(widths, kernel_sizes, strict=True), 1):
+            layer_stride = stride if i == strided_layer else 1
+            self.add_module(f"conv{i}", conv(channels, width, size, layer_stride))
+            self.add_module(f"bn{i}", nn.BatchNorm2d(width))
             channels = width
         self.downsample = (
             nn.Sequential(
@@ -62,11 +115,19 @@ class ResidualBlock(nn.Module):
                 x = F.relu(x)
         return F.relu(x + shortcut)
 
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.get_submodule(f"bn{self.depth}")
+
 
 class ResNet(nn.Module):
-    """torchvision's ResNet without its classifier."""
+    """torchvision's ResNet; without its classifier, unless it is wanted.
 
-    def __init__(self, depth: int):
+    caffe: the first 1×1 convolution of a bottleneck has the stride, not the 3×3.
+    """
+
+    tap_strides = (4, 8, 16, 32)
+
+    def __init__(self, depth: int, *, caffe: bool = False, with_head: bool = False):
         super().__init__()
         self.conv1 = conv(3, 64, 7, 2)
         self.bn1 = nn.BatchNorm2d(64)
@@ -74,20 +135,24 @@ class ResNet(nn.Module):
         self.tap_channels = []
         for i, repeats in enumerate(REPEATS[depth]):
             width = 64 * 2**i
-            widths, kernel_sizes = (
-                ([width, width], [3, 3])
-                if depth == 18
-                else ([width, width, 4 * width], [1, 3, 1])
-            )
+            if depth < 50:
+                widths, kernel_sizes, strided = [width, width], [3, 3], 1
+            else:
+                widths, kernel_sizes = [width, width, 4 * width], [1, 3, 1]
+                strided = 1 if caffe else 2
             blocks = []
             for j in range(repeats):
                 stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(ResidualBlock(channels, widths, kernel_sizes, stride))
+                blocks.append(
+                    ResidualBlock(channels, widths, kernel_sizes, stride, strided)
+                )
                 channels = widths[-1]
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
             self.tap_channels.append(channels)
+        if with_head:
+            self.fc = nn.Linear(channels, 1000)
 
-    def taps(self, image: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """[B,3,H,W] → the outputs of the four stages, the finest first."""
         x = F.relu(self.bn1(self.conv1(image)))
         x = F.max_pool2d(x, 3, 2, 1)
@@ -96,6 +161,290 @@ class ResNet(nn.Module):
             x = self.get_submodule(f"layer{i}")(x)
             taps.append(x)
         return taps
+
+
+# Expansion, channels, blocks, stride of the first: Sandler et al. 2018, table 2.
+MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+# Of every stage but the first.
+MOBILE_STRIDES = (4, 8, 16, 16, 32, 32)
+
+
+def conv_norm(
+    in_channels: int,
+    channels: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    *,
+    activated: bool = True,
+) -> nn.Sequential:
+    """Convolution and BatchNorm, and ReLU6 unless the layer is linear."""
+    layers = [
+        conv(in_channels, channels, kernel_size, stride, groups),
+        nn.BatchNorm2d(channels),
+    ]
+    return nn.Sequential(*layers, nn.ReLU6()) if activated else nn.Sequential(*layers)
+
+
+class InvertedResidual(nn.Module):
+    """Layers that stand below one name; their input is added where it fits."""
+
+    def __init__(self, name: str, layers: Sequence[nn.Module], *, adds_input: bool):
+        super().__init__()
+        self.add_module(name, nn.Sequential(*layers))
+        self.name = name
+        self.adds_input = adds_input
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        residual = self.get_submodule(self.name)(x)
+        return x + residual if self.adds_input else residual
+
+    def last_norm(self) -> nn.BatchNorm2d:
+        return [part for part in self.modules() if isinstance(part, nn.BatchNorm2d)][-1]
+
+
+def port_block(
+    in_channels: int, channels: int, stride: int, expansion: int
+) -> InvertedResidual:
+    """Of the port: the first block expands too, to as many channels as it has."""
+    width = expansion * in_channels
+    layers = [
+        conv_norm(in_channels, width),
+        conv_norm(width, width, 3, stride, width),
+        conv_norm(width, channels, activated=False),
+    ]
+    adds_input = stride == 1 and in_channels == channels
+    return InvertedResidual("output", layers, adds_input=adds_input)
+
+
+def torchvision_block(
+    in_channels: int, channels: int, stride: int, expansion: int
+) -> InvertedResidual:
+    """Of torchvision, where an expansion by 1 is left out."""
+    width = expansion * in_channels
+    layers = [
+        *([conv_norm(in_channels, width)] if expansion > 1 else []),
+        conv_norm(width, width, 3, stride, width),
+        conv(width, channels, 1),
+        nn.BatchNorm2d(channels),
+    ]
+    adds_input = stride == 1 and in_channels == channels
+    return InvertedResidual("conv", layers, adds_input=adds_input)
+
+
+def mobile_stages(
+    block: Callable[[int, int, int, int], InvertedResidual],
+) -> list[list[InvertedResidual]]:
+    """The blocks of MobileNet-v2 by stage."""
+    channels = 32
+    stages = []
+    for expansion, width, repeats, stride in MOBILENET_V2:
+        stages.append([])
+        for position in range(repeats):
+            block_stride = stride if position == 0 else 1
+            stages[-1].append(block(channels, width, block_stride, expansion))
+            channels = width
+    return stages
+
+
+class MobileNetV2(nn.Module):
+    """The MobileNet-v2 of light-weight RefineNet."""
+
+    tap_strides = MOBILE_STRIDES
+    tap_channels = (24, 32, 64, 96, 160, 320)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = conv_norm(3, 32, 3, 2)
+        for i, blocks in enumerate(mobile_stages(port_block), start=2):
+            self.add_module(f"layer{i}", nn.Sequential(*blocks))
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """[B,3,H,W] → the outputs of layers 3 to 8, the finest first."""
+        x = self.layer1(image)
+        outputs = []
+        for i in range(2, 9):
+            x = self.get_submodule(f"layer{i}")(x)
+            outputs.append(x)
+        return outputs[1:]
+
+
+class TorchvisionMobileNetV2(nn.Module):
+    """torchvision's MobileNet-v2 with its classifier for ImageNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stages = mobile_stages(torchvision_block)
+        self.stage_sizes = [len(blocks) for blocks in stages]
+        self.features = nn.Sequential(
+            conv_norm(3, 32, 3, 2),
+            *(block for blocks in stages for block in blocks),
+            conv_norm(320, 1280),
+        )
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 1000))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(image).mean((2, 3)))
+
+    def taps(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """[B,3,H,W] → the outputs of all stages but the first, the finest first."""
+        ends = np.cumsum(self.stage_sizes)
+        x = image
+        outputs = []
+        for part in self.features:
+            x = part(x)
+            outputs.append(x)
+        return [outputs[end] for end in ends[1:]]
+
+
+# Expansion, channels, blocks, stride of the first, kernel size: EfficientNet-B0.
+EFFICIENTNET_LITE0 = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
+
+
+def lite_norm(channels: int) -> nn.BatchNorm2d:
+    """BatchNorm with TensorFlow's momentum and epsilon."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class LiteBlock(nn.Module):
+    """EfficientNet's MBConv without squeeze-and-excitation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        expansion: int,
+        kernel_size: int,
+    ):
+        super().__init__()
+        width = expansion * in_channels
+        self.expands = expansion > 1
+        if self.expands:
+            self._expand_conv = SameConv(in_channels, width, 1)
+            self._bn0 = lite_norm(width)
+        self._depthwise_conv = SameConv(width, width, kernel_size, stride, width)
+        self._bn1 = lite_norm(width)
+        self._project_conv = SameConv(width, channels, 1)
+        self._bn2 = lite_norm(channels)
+        self._relu6 = nn.ReLU6()
+        self.adds_input = stride == 1 and in_channels == channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x
+        if self.expands:
+            y = self._relu6(self._bn0(self._expand_conv(y)))
+        y = self._relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.adds_input else y
+
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self._bn2
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0; without its classifier, unless it is wanted."""
+
+    tap_strides = MOBILE_STRIDES
+    tap_channels = (24, 40, 80, 112, 192, 320)
+
+    def __init__(self, *, with_head: bool = False):
+        super().__init__()
+        self._conv_stem = SameConv(3, 32, 3, 2)
+        self._bn0 = lite_norm(32)
+        self._relu6 = nn.ReLU6()
+        self._blocks = nn.ModuleList()
+        channels = 32
+        for expansion, width, repeats, stride, kernel_size in EFFICIENTNET_LITE0:
+            for position in range(repeats):
+                block_stride = stride if position == 0 else 1
+                self._blocks.append(
+                    LiteBlock(channels, width, block_stride, expansion, kernel_size)
+                )
+                channels = width
+        if with_head:
+            self._conv_head = SameConv(320, 1280, 1)
+            self._bn1 = lite_norm(1280)
+            self._fc = nn.Linear(1280, 1000)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """[B,3,H,W] → the outputs of all stages but the first, the finest first."""
+        x = self._relu6(self._bn0(self._conv_stem(image)))
+        outputs = []
+        for block in self._blocks:
+            x = block(x)
+            outputs.append(x)
+        ends = np.cumsum([stage[2] for stage in EFFICIENTNET_LITE0]) - 1
+        return [outputs[end] for end in ends[1:]]
+
+    def classify(self, image: torch.Tensor) -> torch.Tensor:
+        """[B,3,H,W] → scores of the 1000 classes of ImageNet, [B,1000]."""
+        x = self._relu6(self._bn1(self._conv_head(self(image)[-1])))
+        return self._fc(x.mean((2, 3)))
+
+
+def keys_cubic(distance: float) -> float:
+    """Keys 1981 with a = -1/2."""
+    a, x = -0.5, abs(distance)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    if x < 2:
+        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return 0.0
+
+
+@functools.cache
+def bicubic_matrix(old: int, new: int) -> torch.Tensor:
+    """Share of each old pixel in each new one, [new,old].
+
+    Pixels are squares whose centres lie at half their side. A kernel centre outside of
+    the old centres moves to the nearest; shares outside the picture go to the others in
+    proportion. The kernel widens as the picture shrinks.
+    """
+    step = old / new
+    width = max(step, 1)
+    rows = []
+    for i in range(new):
+        centre = min(max((i + 0.5) * step - 0.5, 0), old - 1)
+        shares = np.array([keys_cubic((centre - j) / width) for j in range(old)])
+        rows.append(shares / shares.sum())
+    return torch.tensor(np.array(rows), dtype=torch.float32)
+
+
+def bicubic(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """[B,C,h,w] → [B,C,*size]."""
+    rows, columns = (
+        bicubic_matrix(old, new) for old, new in zip(x.shape[2:], size, strict=True)
+    )
+    return rows @ x @ columns.T
+
+
+def fusion_resize(
+    x: torch.Tensor, like: torch.Tensor, description: Architecture
+) -> torch.Tensor:
+    """[B,C,h,w] → [B,C,H,W], the size of `like`."""
+    size = like.shape[2:]
+    if x.shape[2:] == size:
+        return x
+    if description.fusion_resize == "bicubic":
+        return bicubic(x, size)
+    return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
 class ResidualConvUnits(nn.Module):
@@ -114,88 +463,247 @@ class ResidualConvUnits(nn.Module):
 
 
 class ChainedPooling(nn.Module):
-    def __init__(self, channels: int, kernel_size: int):
+    """Without the activation before it."""
+
+    def __init__(self, channels: int, kernel_size: int, description: Architecture):
         super().__init__()
-        for i in range(1, 5):
+        self.stages = description.pooling_stages
+        self.improved = description.pooling == "improved"
+        for i in range(1, self.stages + 1):
             self.add_module(f"{i}_outvar_dimred", conv(channels, channels, kernel_size))
         self.pool = nn.MaxPool2d(5, 1, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         path = x
-        for i in range(1, 5):
-            path = self.get_submodule(f"{i}_outvar_dimred")(self.pool(path))
+        for i in range(1, self.stages + 1):
+            convolve = self.get_submodule(f"{i}_outvar_dimred")
+            path = (
+                self.pool(convolve(path))
+                if self.improved
+                else convolve(self.pool(path))
+            )
             x = x + path
         return x
 
 
-class RefineNet(ResNet):
+# The block that taps at strides 32, 16, 8 and 4 enter; the authors' path_group_ids.
+PATH_GROUPS = {
+    "single": (1, 1, 1, 1),
+    "2_cascaded": (1, 1, 2, 2),
+    "4_cascaded": (1, 2, 3, 4),
+}
+
+
+class Decoder(nn.Module):
     """RefineNet, or the light-weight one: 1×1 convolutions, no residual units.
 
-    The ports count the paths from the coarsest, 1, to the finest, 4. image: [B,3,H,W] →
-    logits [B,num_classes,H/4,W/4].
+    The ports count the blocks from the coarsest, 1. Further taps of a block and units
+    before the classifier have names of ours.
+
+    Args:
+        tap_strides, tap_channels: of each tap, those of the second scale last.
+        description: of the network.
+        light_weight: whether it is the light-weight one.
+        mobile: it is light-weight over a mobile backbone: ReLU6, taps of one width and
+            added as they are.
     """
 
-    def __init__(self, depth: int, num_classes: int, *, light_weight: bool):
-        super().__init__(depth)
+    def __init__(
+        self,
+        tap_strides: Sequence[int],
+        tap_channels: Sequence[int],
+        description: Architecture,
+        *,
+        light_weight: bool,
+        mobile: bool,
+    ):
+        super().__init__()
+        self.description = description
         self.light_weight = light_weight
+        self.activation = nn.ReLU6() if mobile else nn.ReLU()
         size = 1 if light_weight else 3
-        widths = {1: 512, 2: 256, 3: 256, 4: 256}
-        for i, width in widths.items():
-            modules = {
-                f"p_ims1d2_outl{i}_dimred": conv(self.tap_channels[4 - i], width, size),
-                f"mflow_conv_g{i}_pool": nn.Sequential(ChainedPooling(width, size)),
-            }
+        groups = PATH_GROUPS[description.cascade]
+        block_of_stride = dict(zip((32, 16, 8, 4), groups, strict=True))
+        # Block: the indices of its taps.
+        self.taps: dict[int, list[int]] = {i: [] for i in range(1, max(groups) + 1)}
+        for index, stride in enumerate(tap_strides):
+            self.taps[block_of_stride[stride]].append(index)
+
+        parts: dict[str, nn.Module] = {}
+        before: list[int] = []  # channels of the block before
+        for i, taps in self.taps.items():
+            widths = [512 if tap_strides[t] == 32 and not mobile else 256 for t in taps]
+            channels = min(widths + before)
+            for n, (tap, width) in enumerate(zip(taps, widths, strict=True)):
+                parts[f"p_ims1d2_outl{i}{suffix(n)}_dimred"] = conv(
+                    tap_channels[tap], width, size
+                )
+                if not light_weight:
+                    parts[f"adapt_stage{i}{suffix(n)}_b"] = nn.Sequential(
+                        ResidualConvUnits(width, description.adaptation_units)
+                    )
+                if len(taps + before) > 1 and not mobile:
+                    parts[f"adapt_stage{i}{suffix(n)}_b2_joint_varout_dimred"] = conv(
+                        width, channels, size
+                    )
+            if before:
+                parts[f"mflow_conv_g{i - 1}_b3_joint_varout_dimred"] = conv(
+                    before[0], channels, size
+                )
+            parts[f"mflow_conv_g{i}_pool"] = nn.Sequential(
+                ChainedPooling(channels, size, description)
+            )
             if not light_weight:
-                modules[f"adapt_stage{i}_b"] = nn.Sequential(
-                    ResidualConvUnits(width, 2)
+                parts[f"mflow_conv_g{i}_b"] = nn.Sequential(
+                    ResidualConvUnits(channels, description.output_units)
                 )
-                modules[f"mflow_conv_g{i}_b"] = nn.Sequential(
-                    ResidualConvUnits(width, 3)
-                )
-            if i > 1:
-                modules[f"adapt_stage{i}_b2_joint_varout_dimred"] = conv(
-                    width, width, size
-                )
-            if i < 4:
-                modules[f"mflow_conv_g{i}_b3_joint_varout_dimred"] = conv(
-                    width, widths[i + 1], size
-                )
-            for name, module in modules.items():
-                self.add_module(name, module)
-        self.clf_conv = nn.Conv2d(256, num_classes, 3, 1, 1)
+            before = [channels]
+        units = 0 if light_weight else description.classifier_units
+        parts["clf_b"] = nn.Sequential(ResidualConvUnits(before[0], units))
+        outputs = description.num_classes + int(description.void_output)
+        parts["clf_conv"] = nn.Conv2d(before[0], outputs, 3, 1, 1)
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
+        x = None
+        for i in self.taps:
+            x = self._block(i, [taps[t] for t in self.taps[i]], x)
+        return self.clf_conv(self.clf_b(x))
+
+    def _block(
+        self, i: int, taps: Sequence[torch.Tensor], coarser: torch.Tensor | None
+    ) -> torch.Tensor:
+        parts = dict(self.named_children())
+        inputs = []
+        for n, tap in enumerate(taps):
+            x = parts[f"p_ims1d2_outl{i}{suffix(n)}_dimred"](tap)
+            if not self.light_weight:
+                x = parts[f"adapt_stage{i}{suffix(n)}_b"](x)
+            fuse = parts.get(f"adapt_stage{i}{suffix(n)}_b2_joint_varout_dimred")
+            inputs.append(x if fuse is None else fuse(x))
+        if coarser is not None:
+            fuse = parts[f"mflow_conv_g{i - 1}_b3_joint_varout_dimred"]
+            inputs.append(fuse(coarser))
+        largest = max(inputs, key=lambda x: x.shape[2])
+        x = sum(fusion_resize(x, largest, self.description) for x in inputs)
+        x = parts[f"mflow_conv_g{i}_pool"](self.activation(x))
+        return x if self.light_weight else parts[f"mflow_conv_g{i}_b"](x)
+
+
+def suffix(n: int) -> str:
+    """What the further taps of a block have in their names."""
+    return "" if n == 0 else f"_tap{n + 1}"
+
+
+class MobileDecoder(nn.Module):
+    """The decoder of the port's MobileNet-v2, under its names."""
+
+    def __init__(self, tap_channels: Sequence[int], description: Architecture):
+        super().__init__()
+        self.description = description
+        for i, channels in enumerate(tap_channels, start=3):
+            self.add_module(f"conv{i}", conv(channels, 256, 1))
+        for i in range(1, 5):
+            pooling = ChainedPooling(256, 1, description)
+            self.add_module(f"crp{i}", nn.Sequential(pooling))
+        for i in range(2, 5):
+            self.add_module(f"conv_adapt{i}", conv(256, 256, 1))
+        outputs = description.num_classes + int(description.void_output)
+        self.segm = nn.Conv2d(256, outputs, 3, 1, 1)
+        self.relu6 = nn.ReLU6()
+
+    def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
+        tap3, tap4, tap5, tap6, tap7, tap8 = (
+            self.get_submodule(f"conv{i}")(tap) for i, tap in enumerate(taps, start=3)
+        )
+        x = self.crp4(self.relu6(tap8 + tap7))
+        x = fusion_resize(self.conv_adapt4(x), tap6, self.description)
+        x = self.crp3(self.relu6(tap6 + tap5 + x))
+        x = fusion_resize(self.conv_adapt3(x), tap4, self.description)
+        x = self.crp2(self.relu6(tap4 + x))
+        x = fusion_resize(self.conv_adapt2(x), tap3, self.description)
+        x = self.crp1(self.relu6(tap3 + x))
+        return self.segm(x)
+
+
+class RefineNet(nn.Module):
+    """Backbones and decoder. image: [B,3,H,W] → scores [B,num_outputs,H/4,W/4]."""
+
+    def __init__(
+        self,
+        backbones: Sequence[nn.Module],
+        decoder: nn.Module,
+        input_scales: Sequence[float],
+    ):
+        super().__init__()
+        # Torch gives no names to what is in a tuple: the ports have all names at the
+        # top. A second backbone has a name of ours.
+        self.backbones = tuple(backbones)
+        self.decoders = (decoder,)
+        self.input_scales = input_scales
+        for part in (backbones[0], decoder):
+            for name, child in part.named_children():
+                if list(child.parameters()):
+                    self.add_module(name, child)
+        for i, backbone in enumerate(backbones[1:], start=2):
+            self.add_module(f"scale{i}", backbone)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.refine(self.taps(image))
 
+    def taps(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """[B,3,H,W] → the taps of each backbone in turn, the finest first."""
+        taps = []
+        for backbone, scale in zip(self.backbones, self.input_scales, strict=True):
+            size = [round(scale * length) for length in image.shape[2:]]
+            taps += backbone(image if scale == 1 else bicubic(image, size))
+        return taps
+
     def refine(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The taps of a ResNet, the finest first → logits."""
-        x = None
-        for i, tap in enumerate(reversed(taps), start=1):
-            x = self._path(i, tap, x)
-        return self.clf_conv(x)
-
-    def _path(
-        self, i: int, tap: torch.Tensor, coarser: torch.Tensor | None
-    ) -> torch.Tensor:
-        part = self.get_submodule
-        x = part(f"p_ims1d2_outl{i}_dimred")(tap)
-        if not self.light_weight:
-            x = part(f"adapt_stage{i}_b")(x)
-        if coarser is not None:
-            x = part(f"adapt_stage{i}_b2_joint_varout_dimred")(x)
-            coarser = part(f"mflow_conv_g{i - 1}_b3_joint_varout_dimred")(coarser)
-            x = x + F.interpolate(
-                coarser, x.shape[2:], mode="bilinear", align_corners=True
-            )
-        x = part(f"mflow_conv_g{i}_pool")(F.relu(x))
-        return x if self.light_weight else part(f"mflow_conv_g{i}_b")(x)
+        """All taps → scores."""
+        return self.decoders[0](taps)
 
 
-def reference(variant: str, num_classes: int) -> RefineNet:
-    """The network of one of our variants, on the meta device: shapes without values."""
-    depth = int(variant.rpartition("resnet")[2])
+def backbone(variant: str) -> nn.Module:
+    """The backbone of one of our variants."""
+    name = variant.removeprefix("light_")
+    if name == "mobilenet_v2":
+        return MobileNetV2()
+    if name == "efficientnet_lite0":
+        return EfficientNetLite0()
+    depth = name.removeprefix("resnet").removesuffix("_caffe")
+    return ResNet(int(depth), caffe=name.endswith("_caffe"))
+
+
+def reference(variant: str, num_classes: int = 21, **changes: Any) -> RefineNet:
+    """The network of an `architecture`, on the meta device: shapes without values."""
+    description = architecture(variant, num_classes, **changes)
+    light_weight = variant.startswith("light_")
+    mobile = light_weight and "resnet" not in variant
     with torch.device("meta"):
-        return RefineNet(depth, num_classes, light_weight=variant.startswith("light_"))
+        backbones = [backbone(variant) for _ in description.input_scales]
+        if mobile and len(backbones) == 1 and description.cascade == "4_cascaded":
+            decoder = MobileDecoder(backbones[0].tap_channels, description)
+        else:
+            decoder = Decoder(
+                [stride for part in backbones for stride in part.tap_strides],
+                [channels for part in backbones for channels in part.tap_channels],
+                description,
+                light_weight=light_weight,
+                mobile=mobile,
+            )
+        return RefineNet(backbones, decoder, description.input_scales)
+
+
+def to_nchw(x: np.ndarray | jax.Array) -> torch.Tensor:
+    """[B,H,W,C] → [B,C,H,W]."""
+    return torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
+
+
+def to_nhwc(x: torch.Tensor) -> np.ndarray:
+    """[B,C,H,W] → [B,H,W,C]."""
+    return x.detach().permute(0, 2, 3, 1).numpy()
 
 
 def pictures(count: int, height: int, width: int, *, seed: int) -> torch.Tensor:
@@ -209,41 +717,48 @@ def pictures(count: int, height: int, width: int, *, seed: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def fill(network: RefineNet, seed: int) -> None:
+def fill(network: nn.Module, seed: int) -> None:
     """Random weights and statistics with which every part of the network counts.
 
     On random pictures each convolution is scaled to an output of standard deviation
     one, and each BatchNorm takes the statistics that it sees. So no branch drowns
-    another, and the logits are of order one at any depth.
+    another, and the logits are of order one at any depth. Where there are ReLU6 the
+    deviation is two: some of the values reach 6.
     """
     generator = torch.Generator().manual_seed(seed)
     network.to_empty(device="cpu").eval()
+    parts = list(network.modules())
+    spread = 2.0 if any(isinstance(part, nn.ReLU6) for part in parts) else 1.0
     hooks = []
-    for part in network.modules():
-        if isinstance(part, nn.Conv2d):
+    for part in parts:
+        if isinstance(part, nn.Conv2d | nn.Linear):
             fan_in = part.weight[0].numel()
             part.weight.normal_(0, fan_in**-0.5, generator=generator)
             if part.bias is not None:
                 part.bias.normal_(0, 0.3, generator=generator)
-            hooks.append(part.register_forward_hook(_scale_to_unit_output))
+            hook = functools.partial(_scale_output, spread)
+            hooks.append(part.register_forward_hook(hook))
         elif isinstance(part, nn.BatchNorm2d):
-            part.weight.uniform_(0.5, 1.5, generator=generator)
+            part.weight.uniform_(0.5 * spread, 1.5 * spread, generator=generator)
             part.bias.normal_(0, 0.3, generator=generator)
             hooks.append(part.register_forward_pre_hook(_take_statistics))
-    for part in network.modules():
-        if isinstance(part, ResidualBlock):
-            # Unlike a trained network, a random one whose residuals are as large as
-            # their shortcuts multiplies rounding errors a hundredfold in 50 blocks.
-            part.get_submodule(f"bn{part.depth}").weight.mul_(0.2)
+    for part in parts:
+        # Unlike a trained network, a random one whose residuals are as large as their
+        # shortcuts multiplies rounding errors a hundredfold in 50 blocks.
+        if getattr(part, "adds_input", False):
+            part.last_norm().weight.mul_(0.2)
     network(pictures(2, 97, 131, seed=seed))
     for hook in hooks:
         hook.remove()
 
 
-def _scale_to_unit_output(
-    part: nn.Conv2d, _: tuple[torch.Tensor, ...], output: torch.Tensor
+def _scale_output(
+    spread: float,
+    part: nn.Conv2d | nn.Linear,
+    _: tuple[torch.Tensor, ...],
+    output: torch.Tensor,
 ) -> torch.Tensor:
-    scale = 1 / output.std()
+    scale = spread / output.std()
     for weight in part.parameters():
         weight.mul_(scale)
     return output * scale
@@ -252,177 +767,14 @@ def _scale_to_unit_output(
 def _take_statistics(part: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
     (x,) = inputs
     part.running_mean.copy_(x.mean((0, 2, 3)))
-    part.running_var.copy_(x.var((0, 2, 3)))
-
-
-# A leaf of a torch module: (its name in ours, what is done to the array).
-Leaves = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
-
-
-def _unchanged(array: np.ndarray) -> np.ndarray:
-    return array
-
-
-def _oihw_to_hwio(array: np.ndarray) -> np.ndarray:
-    return array.transpose(2, 3, 1, 0)
-
-
-CONV: Leaves = {"weight": ("kernel", _oihw_to_hwio), "bias": ("bias", _unchanged)}
-NORM: Leaves = {
-    "weight": ("scale", _unchanged),
-    "bias": ("bias", _unchanged),
-    "running_mean": ("mean", _unchanged),
-    "running_var": ("var", _unchanged),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """Where the weights of some torch modules go.
-
-    Attributes:
-        pattern: matches the whole name of the torch module; its groups are numbers.
-        leaves: what a module of this kind holds.
-        path: of our module, from the numbers of the pattern.
-    """
-
-    pattern: str
-    leaves: Leaves
-    path: Callable[..., str]
-
-
-# Torch counts stages, layers, units and pools from 1; and paths from the coarsest, 1, to
-# the finest, 4, where our blocks go from the finest, 0, to the coarsest, 3.
-RULES = (
-    Rule(r"conv1", CONV, lambda: "backbone.stem.conv"),
-    Rule(r"bn1", NORM, lambda: "backbone.stem.norm"),
-    Rule(
-        r"layer(\d)\.(\d+)\.conv(\d)",
-        CONV,
-        lambda stage, block, layer: (
-            f"backbone.stages.{stage - 1}.{block}.layers.{layer - 1}.conv"
-        ),
-    ),
-    Rule(
-        r"layer(\d)\.(\d+)\.bn(\d)",
-        NORM,
-        lambda stage, block, layer: (
-            f"backbone.stages.{stage - 1}.{block}.layers.{layer - 1}.norm"
-        ),
-    ),
-    Rule(
-        r"layer(\d)\.(\d+)\.downsample\.0",
-        CONV,
-        lambda stage, block: f"backbone.stages.{stage - 1}.{block}.shortcut.conv",
-    ),
-    Rule(
-        r"layer(\d)\.(\d+)\.downsample\.1",
-        NORM,
-        lambda stage, block: f"backbone.stages.{stage - 1}.{block}.shortcut.norm",
-    ),
-    Rule(
-        r"p_ims1d2_outl(\d)_dimred",
-        CONV,
-        lambda path: f"decoder.blocks.{4 - path}.reduction",
-    ),
-    Rule(
-        r"adapt_stage(\d)_b\.0\.(\d)_conv",
-        CONV,
-        lambda path, unit: f"decoder.blocks.{4 - path}.adaptation.{unit - 1}.conv1",
-    ),
-    Rule(
-        r"adapt_stage(\d)_b\.0\.(\d)_conv_relu_varout_dimred",
-        CONV,
-        lambda path, unit: f"decoder.blocks.{4 - path}.adaptation.{unit - 1}.conv2",
-    ),
-    Rule(
-        r"adapt_stage(\d)_b2_joint_varout_dimred",
-        CONV,
-        lambda path: f"decoder.blocks.{4 - path}.fusion.convs.0",
-    ),
-    Rule(
-        # Named after the path it comes from; it belongs to the fusion of the next.
-        r"mflow_conv_g(\d)_b3_joint_varout_dimred",
-        CONV,
-        lambda path: f"decoder.blocks.{4 - (path + 1)}.fusion.convs.1",
-    ),
-    Rule(
-        r"mflow_conv_g(\d)_pool\.0\.(\d)_outvar_dimred",
-        CONV,
-        lambda path, pool: f"decoder.blocks.{4 - path}.pooling.convs.{pool - 1}",
-    ),
-    Rule(
-        r"mflow_conv_g(\d)_b\.0\.(\d)_conv",
-        CONV,
-        lambda path, unit: f"decoder.blocks.{4 - path}.output.{unit - 1}.conv1",
-    ),
-    Rule(
-        r"mflow_conv_g(\d)_b\.0\.(\d)_conv_relu_varout_dimred",
-        CONV,
-        lambda path, unit: f"decoder.blocks.{4 - path}.output.{unit - 1}.conv2",
-    ),
-    Rule(r"clf_conv", CONV, lambda: "decoder.classifier"),
-)
-
-# Counts training steps where a momentum is not given; no network computes with it.
-UNUSED_LEAF = "num_batches_tracked"
-
-
-def destinations(key: str) -> list[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
-    """Every (path in our network, transform) that RULES give a torch key."""
-    name, _, leaf = key.rpartition(".")
-    found = []
-    for rule in RULES:
-        match = re.fullmatch(rule.pattern, name)
-        if match and leaf in rule.leaves:
-            our_leaf, transform = rule.leaves[leaf]
-            path = rule.path(*map(int, match.groups()))
-            found.append((f"{path}.{our_leaf}", transform))
-    return found
+    variance = x.var((0, 2, 3))
+    # A channel that hardly varies would be blown up, and its rounding errors with it.
+    part.running_var.copy_(variance.clamp(min=variance.mean()))
 
 
 def copy_to_network(
-    state_dict: Mapping[str, torch.Tensor], network: nnx.Module
+    state_dict: Mapping[str, torch.Tensor], network: SegmentationNetwork, variant: str
 ) -> None:
-    """Fills every leaf of our network from a torch state_dict, each key used once.
-
-    Args:
-        state_dict: the whole of a torch network.
-        network: may be abstract, from nnx.eval_shape; it is changed in place.
-
-    Raises:
-        ValueError: lists every key without a place or with several, every leaf without
-            a key or with several, and every shape that differs.
-    """
-    leaves = {
-        ".".join(map(str, path)): (path, leaf)
-        for path, leaf in nnx.to_flat_state(nnx.state(network))
-    }
-    filled: dict[str, nnx.Variable] = {}
-    faults = []
-    for key, tensor in state_dict.items():
-        if key.endswith(UNUSED_LEAF):
-            continue
-        places = destinations(key)
-        if len(places) != 1:
-            faults.append(f"{key}: {len(places)} rules match, not one")
-            continue
-        name, transform = places[0]
-        array = transform(tensor.detach().numpy())
-        if name not in leaves:
-            faults.append(f"{key}: the network has no {name}")
-            continue
-        leaf = leaves[name][1]
-        if name in filled:
-            faults.append(f"{key}: {name} is filled already")
-        elif array.shape != leaf.shape:
-            faults.append(f"{key}: {array.shape}, but {name} is {leaf.shape}")
-        # A copy: on CPU, JAX would otherwise share memory with the torch tensor.
-        filled[name] = leaf.replace(jnp.array(array, leaf.dtype, copy=True))
-    faults += [f"{name}: no key fills it" for name in leaves if name not in filled]
-    if faults:
-        raise ValueError("\n".join(["the weights do not fit the network:", *faults]))
-    nnx.update(
-        network,
-        nnx.from_flat_state((leaves[name][0], leaf) for name, leaf in filled.items()),
-    )
+    """Fills our network, or its backbones alone, from a torch state_dict."""
+    tensors = {key: tensor.detach().numpy() for key, tensor in state_dict.items()}
+    set_weights(network, tensors, variant)

@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from refinenet_jax.inference.metrics import confusion_matrix
 from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.models.build import SegmentationNetwork, normalize, split_network
-from refinenet_jax.models.layers import FeatureMap, resize
+from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models.resize import resize
 from refinenet_jax.sharding import replicated, split_batch
 
 Shape = tuple[int, int]

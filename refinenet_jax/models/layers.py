@@ -9,7 +9,7 @@ Feature maps are laid out [B,H,W,C]; strides, paddings and rounding follow PyTor
 """
 
 import dataclasses
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 Initializer = jax.nn.initializers.Initializer
-ResizeMethod = Literal["align_corners", "bilinear", "bicubic"]
+Padding = Literal["symmetric", "same"]
 
 
 @jax.tree_util.register_dataclass
@@ -59,12 +59,20 @@ def relu(x: FeatureMap) -> FeatureMap:
     return x.with_values(jax.nn.relu(x.values))
 
 
-class Conv(nnx.Module):
-    """Convolution with an odd square kernel, padded by kernel_size // 2 on every side.
+def relu6(x: FeatureMap) -> FeatureMap:
+    """min(max(x, 0), 6), pixel by pixel."""
+    return x.with_values(jax.nn.relu6(x.values))
 
-    x: FeatureMap [B,H,W,in] → [B,ceil(H/stride),ceil(W/stride),out], as torch's
-    Conv2d(in, out, kernel_size, stride, padding=kernel_size // 2). Parameters are
+
+class Conv(nnx.Module):
+    """Convolution with an odd square kernel and zeros around the picture.
+
+    x: FeatureMap [B,H,W,in] → [B,ceil(H/stride),ceil(W/stride),out]. Parameters are
     float32, kernel [k,k,in,out]; the arithmetic is done in `dtype`.
+
+    padding: "symmetric" has kernel_size // 2 zeros on every side, as torch's
+    Conv2d(in, out, kernel_size, stride, padding=kernel_size // 2). "same" is
+    TensorFlow's: at stride 2 an even length has one zero less before it.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class Conv(nnx.Module):
         *,
         stride: int = 1,
         use_bias: bool = False,
+        padding: Padding = "symmetric",
         kernel_init: Initializer,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -84,6 +93,7 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
         self.kernel_size = kernel_size
         self.stride = stride
+        self.padding = padding
         self.dtype = dtype
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
@@ -94,11 +104,12 @@ class Conv(nnx.Module):
             pixels = x.values[:, :: self.stride, :: self.stride]
             values = jnp.dot(pixels.astype(self.dtype), kernel[0, 0])
         else:
+            pixels, zeros = _bordered(x, self.kernel_size, self.stride, self.padding)
             values = lax.conv_general_dilated(
-                x.filled(0).astype(self.dtype),
+                pixels.astype(self.dtype),
                 kernel,
                 window_strides=(self.stride, self.stride),
-                padding=[(self.kernel_size // 2, self.kernel_size // 2)] * 2,
+                padding=zeros,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
         if self.bias is not None:
@@ -106,26 +117,76 @@ class Conv(nnx.Module):
         return FeatureMap(values, _strided(x.size, self.stride))
 
 
-class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation, as torch's BatchNorm2d(channels): epsilon 1e-5, momentum 0.1.
+class DepthwiseConv(nnx.Module):
+    """Each channel convolved with an odd square kernel of its own.
 
-    Flax counts momentum the other way round, 0.9, and keeps the variance of the batch
-    as it is where torch keeps n / (n - 1) times it. The arithmetic is float32 whatever
-    the features are, so that bfloat16 does not round the statistics. Under `jax.jit`
-    with a sharded batch the statistics are those of the whole global batch.
+    x: FeatureMap [B,H,W,C] → [B,ceil(H/stride),ceil(W/stride),C], as torch's
+    Conv2d(C, C, kernel_size, stride, groups=C, bias=False); kernel float32 [k,k,1,C].
+
+    Written as a sum of shifted slices, which XLA fuses: on CPU the grouped convolution
+    takes ten to thirty times as long, and its gradient five to ten times.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: Padding = "symmetric",
+        kernel_init: Initializer,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        shape = (kernel_size, kernel_size, 1, channels)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.dtype = dtype
+
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        pixels, zeros = _bordered(x, self.kernel_size, self.stride, self.padding)
+        pixels = jnp.pad(pixels.astype(self.dtype), [(0, 0), *zeros, (0, 0)])
+        kernel = self.kernel[...].astype(self.dtype)
+        height, width = (
+            (length - self.kernel_size) // self.stride * self.stride + 1
+            for length in pixels.shape[1:3]
+        )
+        total: Any = 0
+        for row in range(self.kernel_size):
+            for column in range(self.kernel_size):
+                shifted = pixels[
+                    :,
+                    row : row + height : self.stride,
+                    column : column + width : self.stride,
+                ]
+                total += shifted * kernel[row, column, 0][None, None, None]
+        return FeatureMap(total, _strided(x.size, self.stride))
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation, as torch's BatchNorm2d(channels, eps=epsilon).
+
+    Flax counts momentum the other way round, 0.9 for torch's 0.1, and keeps the
+    variance of the batch as it is where torch keeps n / (n - 1) times it. The
+    arithmetic is float32 whatever the features are, so that bfloat16 does not round
+    the statistics. Under `jax.jit` with a sharded batch the statistics are those of
+    the whole global batch.
     """
 
     def __init__(
         self,
         channels: int,
         *,
+        epsilon: float = 1e-5,
         scale_init: Initializer = nnx.initializers.ones,
         rngs: nnx.Rngs,
     ):
         super().__init__(
             channels,
             momentum=0.9,
-            epsilon=1e-5,
+            epsilon=epsilon,
             scale_init=scale_init,
             dtype=jnp.float32,
             rngs=rngs,
@@ -133,6 +194,17 @@ class BatchNorm(nnx.BatchNorm):
 
     def __call__(self, x: FeatureMap) -> FeatureMap:  # type: ignore[override]
         return x.with_values(super().__call__(x.values).astype(x.values.dtype))
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, then batch normalisation: a layer of every backbone."""
+
+    def __init__(self, conv: Conv | DepthwiseConv, norm: BatchNorm):
+        self.conv = conv
+        self.norm = norm
+
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        return self.norm(self.conv(x))
 
 
 class Dropout(nnx.Module):
@@ -171,98 +243,30 @@ def max_pool(x: FeatureMap, window: int, stride: int = 1) -> FeatureMap:
     return pooled.with_values(pooled.filled(0))
 
 
-def resize_like(x: FeatureMap, target: FeatureMap, method: ResizeMethod) -> FeatureMap:
-    """`x` [B,h,w,C] at the height and width of `target` [B,H,W,any] → [B,H,W,C]."""
-    height, width = target.values.shape[1:3]
-    return resize(x, (height, width), target.size, method)
+def _strided(size: jax.Array | None, stride: int) -> jax.Array | None:
+    if size is None or stride == 1:
+        return size
+    return (size - 1) // stride + 1
 
 
-def resize(
-    x: FeatureMap,
-    shape: tuple[int, int],
-    size: jax.Array | None,
-    method: ResizeMethod,
-) -> FeatureMap:
-    """Resizes every picture to a size of its own, as two matrix products.
+def _bordered(
+    x: FeatureMap, kernel_size: int, stride: int, padding: Padding
+) -> tuple[jax.Array, list[tuple[int, int]]]:
+    """Values with zeros where the picture is padding, and the zeros to put around them.
 
-    Args:
-        x: [B,h,w,C].
-        shape: H and W of the result.
-        size: int32 [B,2], true sizes of the resized pictures; may be traced. None
-            where x.size is None: the result fills `shape`.
-        method: "align_corners" puts the corner pixels' centres on each other, as
-            torch's interpolate(mode="bilinear", align_corners=True); "bilinear" keeps
-            half-pixel centres, as align_corners=False; "bicubic" is the Keys kernel
-            with a = -0.5 on half-pixel centres, smoothed when it shrinks, as MATLAB's
-            imresize away from the border.
-
-    Returns:
-        [B,H,W,C] of x's dtype.
+    [B,H,W,C] → [B,H',W',C] and ((above, below), (left, right)), for windows that start
+    at the first zero.
     """
     values = x.filled(0)
-    for axis, out_length in enumerate(shape):
-        in_length = values.shape[1 + axis]
-        if x.size is None or size is None:
-            in_size, out_size = jnp.asarray(in_length), jnp.asarray(out_length)
-        else:
-            in_size, out_size = x.size[:, axis], size[:, axis]
-        weights = _resize_weights(in_length, out_length, in_size, out_size, method)
-        batch = "b" if weights.ndim == 3 else ""
-        equation = (f"{batch}oi,biwc->bowc", f"{batch}oi,bhic->bhoc")[axis]
-        values = jnp.einsum(
-            equation,
-            weights.astype(values.dtype),
-            values,
-            precision=lax.Precision.HIGHEST,
-        )
-    return FeatureMap(values, size)
-
-
-def _strided(size: jax.Array | None, stride: int) -> jax.Array | None:
-    return None if size is None else (size - 1) // stride + 1
-
-
-def _resize_weights(
-    in_length: int,
-    out_length: int,
-    in_size: jax.Array,
-    out_size: jax.Array,
-    method: ResizeMethod,
-) -> jax.Array:
-    """Share of each input pixel in each output pixel.
-
-    in_size, out_size: int [] or [B] → float32 [out_length,in_length], with a leading B
-    where the sizes have it.
-    """
-    in_size, out_size = (
-        s[..., None, None].astype(jnp.float32) for s in (in_size, out_size)
-    )
-    rank = in_size.ndim
-    outputs = jnp.arange(out_length, dtype=jnp.float32).reshape(
-        (1,) * (rank - 2) + (-1, 1)
-    )
-    inputs = jnp.arange(in_length, dtype=jnp.float32).reshape((1,) * (rank - 1) + (-1,))
-    if method == "align_corners":
-        position = outputs * ((in_size - 1) / jnp.maximum(out_size - 1, 1))
-        kernel, reach = _triangle, jnp.ones_like(in_size)
-    elif method == "bilinear":
-        position = (outputs + 0.5) * (in_size / out_size) - 0.5
-        kernel, reach = _triangle, jnp.ones_like(in_size)
-    else:
-        position = (outputs + 0.5) * (in_size / out_size) - 0.5
-        kernel, reach = _keys_cubic, jnp.maximum(in_size / out_size, 1)
-    position = jnp.clip(position, 0, in_size - 1)
-    weights = kernel((position - inputs) / reach) * (inputs < in_size)
-    return weights / weights.sum(axis=-1, keepdims=True)
-
-
-def _triangle(distance: jax.Array) -> jax.Array:
-    return jnp.maximum(1 - jnp.abs(distance), 0)
-
-
-def _keys_cubic(distance: jax.Array) -> jax.Array:
-    """Keys 1981, a = -0.5."""
-    x = jnp.abs(distance)
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return jnp.where(x < 1, near, jnp.where(x < 2, far, 0))
+    reach = kernel_size // 2
+    if padding == "symmetric" or stride == 1:
+        return values, [(reach, reach)] * 2
+    if x.size is None:
+        even = [length % 2 == 0 for length in values.shape[1:3]]
+        return values, [(reach - is_even, reach) for is_even in even]
+    # One zero less before each picture; those of odd length are moved by one pixel.
+    values = jnp.pad(values, [(0, 0), (0, 1), (0, 1), (0, 0)])
+    for axis in (1, 2):
+        odd = (x.size[:, axis - 1] % 2 == 1)[:, None, None, None]
+        values = jnp.where(odd, jnp.roll(values, 1, axis), values)
+    return values, [(reach - 1, reach)] * 2

@@ -1,24 +1,20 @@
-"""RefineNet as in section 3 of Lin et al. 2017, four cascaded blocks.
+"""RefineNet as in section 3 of Lin et al. 2017.
 
-Biases, widths and the places of the ReLUs follow the authors' code; resizing follows
-the PyTorch ports (bilinear, corners aligned).
+Biases, widths and the places of the ReLUs follow the authors' code.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from flax import nnx
 from jax.typing import DTypeLike
 
-from refinenet_jax.models.layers import (
-    Conv,
-    Dropout,
-    FeatureMap,
-    max_pool,
-    relu,
-    resize_like,
-)
+from refinenet_jax.models.architecture import CASCADES, Architecture, PoolingOrder
+from refinenet_jax.models.layers import Conv, Dropout, FeatureMap, max_pool, relu
+from refinenet_jax.models.resize import ResizeMethod, resize_like
 
-Block = Callable[..., nnx.Module]
+Activation = Callable[[FeatureMap], FeatureMap]
 
 # The authors' code starts every new convolution this way.
 _kernel_init = nnx.initializers.normal(0.01)
@@ -58,23 +54,55 @@ class ResidualConvUnit(nnx.Module):
         return x + self.conv2(relu(self.conv1(relu(x))))
 
 
-class MultiResolutionFusion(nnx.Module):
-    """Brings all inputs to the finest resolution and the fewest channels and adds them.
+class ResidualConvUnits(nnx.Module):
+    """A few residual units in a row, [B,H,W,C] → [B,H,W,C]."""
 
-    Section 3.3. inputs: [B,h,w,C] each, the finest first → [B,H,W,min C]. There is one
-    convolution for each input; a lone input has none and passes unchanged.
+    def __init__(self, count: int, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.units = nnx.List(
+            ResidualConvUnit(channels, dtype=dtype, rngs=rngs) for _ in range(count)
+        )
+
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        for unit in self.units:
+            x = unit(x)
+        return x
+
+
+class MultiResolutionFusion(nnx.Module):
+    """Brings all inputs of a block to the finest resolution and adds them.
+
+    Section 3.3. taps: [B,h,w,C] each; coarser: the block before, [B,h,w,any], or None →
+    [B,H,W,C].
+
+    Args:
+        tap_convs: one for each tap; without them the taps stay as they are.
+        coarser_conv: for the block before, to C channels.
+        resize_method: how a coarser input is enlarged.
     """
 
-    def __init__(self, convs: Sequence[Conv]):
-        self.convs = nnx.List(convs)
+    def __init__(
+        self,
+        tap_convs: Sequence[Conv],
+        coarser_conv: Conv | None,
+        resize_method: ResizeMethod,
+    ):
+        self.tap_convs = nnx.List(tap_convs)
+        self.coarser_conv = coarser_conv
+        self.resize_method = resize_method
 
-    def __call__(self, inputs: Sequence[FeatureMap]) -> FeatureMap:
-        if not self.convs:
-            return inputs[0]
-        finest, *coarser = (conv(x) for conv, x in zip(self.convs, inputs, strict=True))
-        fused = finest
-        for x in coarser:
-            fused = fused + resize_like(x, finest, "align_corners")
+    def __call__(
+        self, taps: Sequence[FeatureMap], coarser: FeatureMap | None
+    ) -> FeatureMap:
+        inputs = list(taps)
+        if self.tap_convs:
+            inputs = [conv(x) for conv, x in zip(self.tap_convs, taps, strict=True)]
+        if coarser is not None:
+            assert self.coarser_conv is not None
+            inputs.append(self.coarser_conv(coarser))
+        finest = max(inputs, key=lambda x: x.values.shape[1:3])
+        fused = resize_like(inputs[0], finest, self.resize_method)
+        for x in inputs[1:]:
+            fused = fused + resize_like(x, finest, self.resize_method)
         return fused
 
 
@@ -84,99 +112,197 @@ class ChainedResidualPooling(nnx.Module):
     x: [B,H,W,C] → [B,H,W,C].
     """
 
-    def __init__(self, convs: Sequence[Conv]):
+    def __init__(
+        self,
+        convs: Sequence[Conv],
+        order: PoolingOrder,
+        activation: Activation = relu,
+    ):
         self.convs = nnx.List(convs)
+        self.order = order
+        self.activation = activation
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
-        x = relu(x)
+        x = self.activation(x)
         path = x
         for conv in self.convs:
-            path = conv(max_pool(path, 5))
+            if self.order == "original":
+                path = conv(max_pool(path, 5))
+            else:
+                path = max_pool(conv(path), 5)
             x = x + path
         return x
 
 
-class RefineNetBlock(nnx.Module):
-    """One RefineNet: adapts a tap of the backbone, fuses it with what is coarser, refines.
+@dataclasses.dataclass(frozen=True)
+class BlockInputs:
+    """What enters a block.
 
-    tap: [B,H,W,tap_channels]; coarser: the block before, [B,h,w,coarser_channels], None
-    in the first block → [B,H,W,channels]. Figure 3 of the paper.
+    Attributes:
+        tap_channels: of each tap of the backbones.
+        tap_widths: what each tap is reduced to.
+        coarser_channels: of the block before; None in the first.
+    """
+
+    tap_channels: tuple[int, ...]
+    tap_widths: tuple[int, ...]
+    coarser_channels: int | None
+
+    @property
+    def count(self) -> int:
+        """How many inputs there are."""
+        return len(self.tap_channels) + (self.coarser_channels is not None)
+
+    @property
+    def channels(self) -> int:
+        """Of the block's output: the fewest of any input."""
+        widths = self.tap_widths
+        return min(
+            widths
+            if self.coarser_channels is None
+            else (*widths, self.coarser_channels)
+        )
+
+
+class RefineNetBlock(nnx.Module):
+    """One RefineNet: adapts taps of the backbone, fuses them with what is coarser, refines.
+
+    taps: [B,H,W,tap_channels] each; coarser: the block before,
+    [B,h,w,coarser_channels], None in the first block → [B,H,W,channels] at the finest
+    resolution. Figure 3 of the paper.
     """
 
     def __init__(
         self,
-        tap_channels: int,
-        coarser_channels: int | None,
-        channels: int,
+        inputs: BlockInputs,
+        architecture: Architecture,
         *,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        def units(count: int) -> nnx.List:
-            return nnx.List(
-                ResidualConvUnit(channels, dtype=dtype, rngs=rngs) for _ in range(count)
-            )
+        def conv(in_channels: int, channels: int) -> Conv:
+            return conv3x3(in_channels, channels, dtype=dtype, rngs=rngs)
 
-        fused = [channels, coarser_channels] if coarser_channels else []
-        self.reduction = conv3x3(tap_channels, channels, dtype=dtype, rngs=rngs)
-        self.adaptation = units(2)
+        def units(count: int, channels: int) -> ResidualConvUnits:
+            return ResidualConvUnits(count, channels, dtype=dtype, rngs=rngs)
+
+        channels, coarser = inputs.channels, inputs.coarser_channels
+        self.reductions = nnx.List(
+            map(conv, inputs.tap_channels, inputs.tap_widths),
+        )
+        self.adaptations = nnx.List(
+            units(architecture.adaptation_units, width) for width in inputs.tap_widths
+        )
+        # A lone input is not fused: it passes without a convolution.
+        fused = inputs.tap_widths if inputs.count > 1 else ()
         self.fusion = MultiResolutionFusion(
-            [conv3x3(width, channels, dtype=dtype, rngs=rngs) for width in fused]
+            [conv(width, channels) for width in fused],
+            None if coarser is None else conv(coarser, channels),
+            architecture.fusion_resize,
         )
         self.pooling = ChainedResidualPooling(
-            [conv3x3(channels, channels, dtype=dtype, rngs=rngs) for _ in range(4)]
+            [conv(channels, channels) for _ in range(architecture.pooling_stages)],
+            architecture.pooling,
         )
-        # The authors' code has three after every block; the paper's text speaks of one.
-        self.output = units(3)
+        self.output = units(architecture.output_units, channels)
 
-    def __call__(self, tap: FeatureMap, coarser: FeatureMap | None) -> FeatureMap:
-        x = self.reduction(tap)
-        for unit in self.adaptation:
-            x = unit(x)
-        x = self.pooling(self.fusion([x] if coarser is None else [x, coarser]))
-        for unit in self.output:
-            x = unit(x)
-        return x
+    def __call__(
+        self, taps: Sequence[FeatureMap], coarser: FeatureMap | None
+    ) -> FeatureMap:
+        adapted = [
+            adaptation(reduction(tap))
+            for adaptation, reduction, tap in zip(
+                self.adaptations, self.reductions, taps, strict=True
+            )
+        ]
+        return self.output(self.pooling(self.fusion(adapted, coarser)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """A kind of decoder.
+
+    Attributes:
+        block: RefineNetBlock or another that is called like it.
+        coarsest_width: channels that taps at stride 32 are reduced to.
+        width: channels that all other taps are reduced to.
+        tap_dropout: rate on taps at strides 16 and 32.
+        classifier_dropout: rate before the classifier.
+    """
+
+    block: Callable[..., nnx.Module]
+    coarsest_width: int
+    width: int
+    tap_dropout: float
+    classifier_dropout: float
+
+
+FULL = Decoder(
+    RefineNetBlock,
+    coarsest_width=512,
+    width=256,
+    tap_dropout=0.5,
+    classifier_dropout=0.5,
+)
 
 
 class RefineNet(nnx.Module):
-    """Four cascaded blocks and the classifier (figure 2c of the paper).
+    """Cascaded blocks and the classifier (figure 2 of the paper).
 
-    taps: FeatureMaps at 1/4, 1/8, 1/16, 1/32 with `tap_channels` channels → logits
-    [B,H/4,W/4,num_classes].
+    taps: FeatureMaps at `tap_strides` with `tap_channels` channels → scores
+    [B,H/4,W/4,num_outputs].
     """
 
     def __init__(
         self,
+        tap_strides: Sequence[int],
         tap_channels: Sequence[int],
-        num_classes: int,
+        decoder: Decoder,
+        architecture: Architecture,
         *,
-        block: Block,
-        classifier_dropout: float,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        widths = (256, 256, 256, 512)
-        coarser_widths = (*widths[1:], None)
-        self.blocks = nnx.List(
-            block(tap, coarser, width, dtype=dtype, rngs=rngs)
-            for tap, coarser, width in zip(
-                tap_channels, coarser_widths, widths, strict=True
-            )
+        self.taps_of_blocks = tuple(
+            tuple(i for i, stride in enumerate(tap_strides) if stride in strides)
+            for strides in CASCADES[architecture.cascade]
         )
-        self.tap_dropout = Dropout(0.5)
-        self.classifier_dropout = Dropout(classifier_dropout)
+        self.drops_tap = tuple(stride >= 16 for stride in tap_strides)
+        widths = [
+            decoder.coarsest_width if stride == 32 else decoder.width
+            for stride in tap_strides
+        ]
+        inputs: list[BlockInputs] = []
+        for taps in self.taps_of_blocks:
+            of_block = BlockInputs(
+                tuple(tap_channels[i] for i in taps),
+                tuple(widths[i] for i in taps),
+                inputs[-1].channels if inputs else None,
+            )
+            inputs.append(of_block)
+        channels = inputs[-1].channels
+        self.blocks = nnx.List(
+            decoder.block(of_block, architecture, dtype=dtype, rngs=rngs)
+            for of_block in inputs
+        )
+        self.tap_dropout = Dropout(decoder.tap_dropout)
+        self.classifier_dropout = Dropout(decoder.classifier_dropout)
+        self.classifier_units = ResidualConvUnits(
+            architecture.classifier_units, channels, dtype=dtype, rngs=rngs
+        )
         self.classifier = conv3x3(
-            widths[0], num_classes, use_bias=True, dtype=dtype, rngs=rngs
+            channels, architecture.num_outputs, use_bias=True, dtype=dtype, rngs=rngs
         )
 
     def __call__(
         self, taps: Sequence[FeatureMap], *, rngs: nnx.Rngs | None = None
     ) -> FeatureMap:
-        tap1, tap2, tap3, tap4 = taps
-        block1, block2, block3, block4 = self.blocks
-        x = block4(self.tap_dropout(tap4, rngs=rngs), None)
-        x = block3(self.tap_dropout(tap3, rngs=rngs), x)
-        x = block2(tap2, x)
-        x = block1(tap1, x)
+        taps = [
+            self.tap_dropout(tap, rngs=rngs) if drops else tap
+            for tap, drops in zip(taps, self.drops_tap, strict=True)
+        ]
+        x: Any = None
+        for block, indices in zip(self.blocks, self.taps_of_blocks, strict=True):
+            x = block([taps[i] for i in indices], x)
+        x = self.classifier_units(x)
         return self.classifier(self.classifier_dropout(x, rngs=rngs))

@@ -1,47 +1,30 @@
-"""ResNet backbones in torchvision's form: the stride sits in the 3×3 convolution.
+"""ResNet backbones, He et al. 2016, "Deep Residual Learning for Image Recognition".
 
-He et al. 2016, "Deep Residual Learning for Image Recognition"; the classifier is left
-out and the outputs of the four stages are the taps of RefineNet.
+The classifier is left out; the outputs of the four stages are the taps of RefineNet.
+There are two forms of the bottleneck: torchvision has the stride in the 3×3
+convolution, Caffe, and with it the paper's code, in the first 1×1.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from flax import nnx
 from jax.typing import DTypeLike
 
-from refinenet_jax.models.layers import BatchNorm, Conv, FeatureMap, max_pool, relu
+from refinenet_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    ConvNorm,
+    FeatureMap,
+    Initializer,
+    max_pool,
+    relu,
+)
+
+Form = Literal["torchvision", "caffe"]
 
 # torchvision starts its ResNets this way.
 _kernel_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-class ConvNorm(nnx.Module):
-    """Convolution without bias, then batch normalisation."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        scale_init: nnx.initializers.Initializer = nnx.initializers.ones,
-        dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        self.conv = Conv(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            kernel_init=_kernel_init,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.norm = BatchNorm(out_channels, scale_init=scale_init, rngs=rngs)
-
-    def __call__(self, x: FeatureMap) -> FeatureMap:
-        return self.norm(self.conv(x))
 
 
 class ResidualBlock(nnx.Module):
@@ -70,30 +53,66 @@ class ResidualBlock(nnx.Module):
 
 
 def basic_block(
-    in_channels: int, width: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    in_channels: int,
+    width: int,
+    stride: int,
+    *,
+    form: Form,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
 ) -> ResidualBlock:
-    """Two 3×3 convolutions, [B,H,W,in] → [B,H/stride,W/stride,width]."""
+    """Two 3×3 convolutions, [B,H,W,in] → [B,H/stride,W/stride,width]; of one form."""
+    del form
     zeros = nnx.initializers.zeros
     layers = [
-        ConvNorm(in_channels, width, 3, stride=stride, dtype=dtype, rngs=rngs),
-        ConvNorm(width, width, 3, scale_init=zeros, dtype=dtype, rngs=rngs),
+        _layer(in_channels, width, 3, stride, dtype=dtype, rngs=rngs),
+        _layer(width, width, 3, scale_init=zeros, dtype=dtype, rngs=rngs),
     ]
     shortcut = _shortcut(in_channels, width, stride, dtype=dtype, rngs=rngs)
     return ResidualBlock(layers, shortcut)
 
 
 def bottleneck_block(
-    in_channels: int, width: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    in_channels: int,
+    width: int,
+    stride: int,
+    *,
+    form: Form,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
 ) -> ResidualBlock:
     """1×1, 3×3 and 1×1 convolutions, [B,H,W,in] → [B,H/stride,W/stride,4 width]."""
     zeros = nnx.initializers.zeros
+    first, second = (stride, 1) if form == "caffe" else (1, stride)
     layers = [
-        ConvNorm(in_channels, width, 1, dtype=dtype, rngs=rngs),
-        ConvNorm(width, width, 3, stride=stride, dtype=dtype, rngs=rngs),
-        ConvNorm(width, 4 * width, 1, scale_init=zeros, dtype=dtype, rngs=rngs),
+        _layer(in_channels, width, 1, first, dtype=dtype, rngs=rngs),
+        _layer(width, width, 3, second, dtype=dtype, rngs=rngs),
+        _layer(width, 4 * width, 1, scale_init=zeros, dtype=dtype, rngs=rngs),
     ]
     shortcut = _shortcut(in_channels, 4 * width, stride, dtype=dtype, rngs=rngs)
     return ResidualBlock(layers, shortcut)
+
+
+def _layer(
+    in_channels: int,
+    channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    *,
+    scale_init: Initializer = nnx.initializers.ones,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
+) -> ConvNorm:
+    conv = Conv(
+        in_channels,
+        channels,
+        kernel_size,
+        stride=stride,
+        kernel_init=_kernel_init,
+        dtype=dtype,
+        rngs=rngs,
+    )
+    return ConvNorm(conv, BatchNorm(channels, scale_init=scale_init, rngs=rngs))
 
 
 def _shortcut(
@@ -101,42 +120,43 @@ def _shortcut(
 ) -> ConvNorm | None:
     if stride == 1 and in_channels == channels:
         return None
-    return ConvNorm(in_channels, channels, 1, stride=stride, dtype=dtype, rngs=rngs)
+    return _layer(in_channels, channels, 1, stride, dtype=dtype, rngs=rngs)
 
 
-# name: (block, channels out per channel of width, blocks in each stage). He et al. 2016,
-# table 1.
-DEPTHS = {
-    "resnet18": (basic_block, 1, (2, 2, 2, 2)),
-    "resnet50": (bottleneck_block, 4, (3, 4, 6, 3)),
-    "resnet101": (bottleneck_block, 4, (3, 4, 23, 3)),
-    "resnet152": (bottleneck_block, 4, (3, 8, 36, 3)),
+# depth: (block, channels out per channel of width, blocks in each stage). He et al.
+# 2016, table 1.
+_DEPTHS = {
+    18: (basic_block, 1, (2, 2, 2, 2)),
+    34: (basic_block, 1, (3, 4, 6, 3)),
+    50: (bottleneck_block, 4, (3, 4, 6, 3)),
+    101: (bottleneck_block, 4, (3, 4, 23, 3)),
+    152: (bottleneck_block, 4, (3, 8, 36, 3)),
 }
 
 
 class ResNet(nnx.Module):
-    """The four stages of a ResNet.
+    """The four stages of a ResNet of depth 18, 34, 50, 101 or 152.
 
     x: float [B,H,W,3] normalised → four FeatureMaps at 1/4, 1/8, 1/16 and 1/32 of the
     height and width (rounded up), with `tap_channels` channels.
     """
 
-    def __init__(self, name: str, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        if name not in DEPTHS:
-            raise ValueError(
-                f"backbone {name!r} is unknown; known: {', '.join(DEPTHS)}"
-            )
-        block, expansion, repeats = DEPTHS[name]
+    tap_strides = (4, 8, 16, 32)
+
+    def __init__(self, depth: int, form: Form, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        block, expansion, repeats = _DEPTHS[depth]
         widths = (64, 128, 256, 512)
         self.tap_channels = tuple(expansion * width for width in widths)
-        self.stem = ConvNorm(3, 64, 7, stride=2, dtype=dtype, rngs=rngs)
+        self.stem = _layer(3, 64, 7, 2, dtype=dtype, rngs=rngs)
         self.stages: nnx.List = nnx.List()
         channels = 64
         for index, (width, repeat) in enumerate(zip(widths, repeats, strict=True)):
             blocks: nnx.List = nnx.List()
             for position in range(repeat):
                 stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(channels, width, stride, dtype=dtype, rngs=rngs))
+                blocks.append(
+                    block(channels, width, stride, form=form, dtype=dtype, rngs=rngs)
+                )
                 channels = expansion * width
             self.stages.append(blocks)
 

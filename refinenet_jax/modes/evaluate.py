@@ -41,7 +41,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     wanted = describe(config, dataset)
 
     def shapes_of(found: Metadata) -> tuple[nnx.State, nnx.State]:
-        check_same_network(workdir, found, wanted)
+        check_same_network(workdir, found["architecture"], wanted["architecture"])
         return shapes_of_network(found)
 
     with contextlib.closing(open_checkpoints(workdir)) as checkpoints:

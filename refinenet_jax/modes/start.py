@@ -1,5 +1,6 @@
 """What several modes do first."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from refinenet_jax.data.datasets import Dataset, Source, lookup, open_split, prepare
 from refinenet_jax.errors import UserError
+from refinenet_jax.models.architecture import Architecture
 from refinenet_jax.models.build import VARIANTS
 from refinenet_jax.sharding import any_process
 from refinenet_jax.training.checkpoint import Metadata
@@ -73,14 +75,15 @@ def describe(config: ConfigDict, dataset: Dataset) -> Metadata:
             f"config.model.variant={model.variant!r} is unknown; "
             f"known: {', '.join(VARIANTS)}"
         )
+    names = [field.name for field in dataclasses.fields(Architecture)]
+    architecture = Architecture(**{name: model[name] for name in names})
+    backbone, _ = VARIANTS[model.variant]
     return {
-        "variant": model.variant,
-        "num_classes": model.num_classes,
-        "input_scale": model.input_scale,
+        "architecture": architecture.to_json(),
         "dtype": model.dtype,
         "optimizer": config.optimizer.name,
-        "mean": list(model.mean),
-        "std": list(model.std),
+        "mean": list(model.mean or backbone.mean),
+        "std": list(model.std or backbone.std),
         "size_multiple": config.eval.size_multiple,
         "dataset": dataset.name,
         "class_names": list(dataset.class_names),

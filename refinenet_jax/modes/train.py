@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.inference.report import class_table
 from refinenet_jax.models.build import SegmentationNetwork, count_parameters
 from refinenet_jax.modes.evaluate import Evaluator
+from refinenet_jax.modes.initial import initial_state
 from refinenet_jax.modes.start import describe, find_dataset, make_folder, open_data
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import abstract_network, build_network
@@ -43,8 +45,6 @@ from refinenet_jax.training import optimizer as optimizers
 from refinenet_jax.training.checkpoint import (
     Checkpoints,
     Metadata,
-    check_same_network,
-    open_checkpoints,
     with_sharding,
 )
 from refinenet_jax.training.state import TrainState, create_state, sha256
@@ -78,11 +78,17 @@ def run(config: ConfigDict, workdir: Path) -> None:
     train_source = open_data(config, config.data.train_split)
     eval_source = open_data(config, config.data.eval_split)
     network = abstract_network(metadata)
-    optimizer = optimizers.build_optimizer(config.optimizer, config.train.num_steps)
+    optimizer = optimizers.build_optimizer(
+        config.optimizer,
+        config.train.num_steps,
+        freezes_norms=config.model.batch_norm == "frozen",
+    )
     evaluator = Evaluator(config, metadata, network, dataset, eval_source)
     make_folder(workdir)
     with (
-        contextlib.closing(iter(_batches(config, train_source))) as batches,
+        contextlib.closing(
+            iter(_batches(config, train_source, metadata["mean"]))
+        ) as batches,
         # Whatever ends the run, what was being saved is written first.
         contextlib.closing(
             Checkpoints(workdir, keep_latest=config.train.keep_checkpoints)
@@ -93,7 +99,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if jax.process_index() == 0:
             files.write_json(workdir / "config.json", config.to_dict())
         log.say(
-            f"{metadata['variant']}, {count_parameters(network):,} parameters, on "
+            f"{config.model.variant}, {count_parameters(network):,} parameters, on "
             f"{mesh.size} × {jax.devices()[0].device_kind}; {len(train_source)} images "
             f"of {dataset.name} {config.data.train_split}; files go to {workdir}"
         )
@@ -170,17 +176,19 @@ def _refuse_non_finite(steps: list[int], workdir: Path) -> None:
         )
 
 
-def _batches(config: ConfigDict, source: Source) -> grain.IterDataset:
+def _batches(
+    config: ConfigDict, source: Source, mean: Sequence[float]
+) -> grain.IterDataset:
     """This process's share of the batches, randomly resized, flipped and cropped."""
     data = config.data
-    fill = tuple(round(value) for value in config.model.mean)
+    red, green, blue = (round(value) for value in mean)
     return train_batches(
         source,
         [
             ClampShortEdge(*data.short_edge),
             RandomScale(*data.scale_range),
             RandomFlip(data.flip_probability),
-            RandomCrop(data.crop_size, data.crop_size, fill),
+            RandomCrop(data.crop_size, data.crop_size, (red, green, blue)),
         ],
         batch_size=config.train.batch_size // jax.process_count(),
         seed=config.seed,
@@ -208,8 +216,8 @@ def _starting_state(this: _Run, optimizer: optax.GradientTransformation) -> Trai
         return state
     state = jax.jit(create, out_shardings=whole)()
     if config.init_from:
-        return _with_network_of(Path(config.init_from), state, this)
-    if config.model.batch_norm == "frozen":
+        return initial_state(config, state, this.metadata, whole)
+    if config.model.batch_norm != "trained":
         log.say(
             "frozen BatchNorm statistics with random weights train badly: set "
             "config.init_from, or config.model.batch_norm='trained'"
@@ -233,21 +241,6 @@ def _tell_going_on(step: int, workdir: Path, config: ConfigDict) -> None:
         log.say(f"settings that changed since: {', '.join(changes)}")
 
 
-def _with_network_of(workdir: Path, state: TrainState, this: _Run) -> TrainState:
-    """Parameters and BatchNorm statistics of another run; all else starts anew."""
-
-    def shapes_of(found: Metadata) -> tuple[nnx.State, nnx.State]:
-        check_same_network(workdir, found, this.metadata)
-        return state.params, state.batch_stats
-
-    with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
-        found, params, batch_stats = checkpoints.load_network(
-            "best", shapes_of, replicated(this.mesh)
-        )
-    log.say(f"starting from the network of {workdir}, step {found['step']}")
-    return dataclasses.replace(state, params=params, batch_stats=batch_stats)
-
-
 def _compiled_step(
     this: _Run,
     network: SegmentationNetwork,
@@ -257,7 +250,10 @@ def _compiled_step(
     """The training step, compiled before the first batch is asked for."""
     config = this.config
     schedule = optimizers.schedule(config.optimizer, config.train.num_steps)
-    train_step = build_train_step(network, optimizer, schedule, config, this.mesh)
+    mean, std = (tuple(this.metadata[name]) for name in ("mean", "std"))
+    train_step = build_train_step(
+        network, optimizer, schedule, config, mean, std, this.mesh
+    )
     size, crop = config.train.batch_size, config.data.crop_size
     shapes = {"image": (size, crop, crop, 3), "label": (size, crop, crop)}
     batch = {

@@ -27,9 +27,7 @@ _ITEMS = ("network", "training", "data", "metadata")
 
 # What this file reads of the metadata; the rest is for whoever builds the network.
 _METADATA_FIELDS = {
-    "variant",
-    "num_classes",
-    "input_scale",
+    "architecture",
     "optimizer",
     "step",
     "mean_iou",
@@ -106,6 +104,28 @@ class Checkpoints:
             ),
         )
 
+    def save_network(
+        self, params: nnx.State, batch_stats: nnx.State, metadata: Metadata
+    ) -> None:
+        """Writes a network that was not trained here, as step 0.
+
+        Raises:
+            UserError: there are checkpoints already.
+        """
+        if self._manager.all_steps():
+            raise UserError(
+                f"{self._workdir} already holds checkpoints: choose another --workdir"
+            )
+        network = {"params": params, "batch_stats": batch_stats}
+        described = {**metadata, "step": 0, "mean_iou": None}
+        self._manager.save(
+            0,
+            args=ocp.args.Composite(
+                network=ocp.args.StandardSave(network),
+                metadata=ocp.args.JsonSave(described),
+            ),
+        )
+
     def restore_latest(
         self, state: TrainState, batches: grain.DatasetIterator, metadata: Metadata
     ) -> TrainState | None:
@@ -146,7 +166,14 @@ class Checkpoints:
         metadata: Metadata,
     ) -> TrainState:
         found = self._read_metadata(step)
-        check_same_network(self._workdir, found, metadata)
+        if "weights" in found:
+            raise UserError(
+                f"{self._workdir} holds converted weights: train in another --workdir "
+                f"with --config.init_from={self._workdir}"
+            )
+        check_same_network(
+            self._workdir, found["architecture"], metadata["architecture"]
+        )
         if found["optimizer"] != metadata["optimizer"]:
             raise UserError(
                 f"{self._workdir} holds a run with {found['optimizer']}, the config "
@@ -276,13 +303,29 @@ def open_checkpoints(workdir: Path) -> Checkpoints:
     return Checkpoints(workdir)
 
 
-def check_same_network(workdir: Path, found: Metadata, wanted: Metadata) -> None:
-    """Raises UserError where a checkpoint's network is not the one asked for."""
-    fields = ("variant", "num_classes", "input_scale")
-    if any(found[name] != wanted[name] for name in fields):
+def check_same_network(
+    origin: str | Path,
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    *,
+    with_classifier: bool = True,
+) -> None:
+    """Raises UserError where some weights are not of the network asked for.
+
+    found, wanted: the `architecture` of both.
+    with_classifier: False lets them differ in the number of classes.
+    """
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if not with_classifier:
+        differing = [n for n in differing if n not in ("num_classes", "void_output")]
+    if differing:
+        theirs, ours = (
+            " and ".join(f"{name}={values.get(name)!r}" for name in differing)
+            for values in (found, wanted)
+        )
         raise UserError(
-            f"{workdir} holds {_described(found)}, the config asks for "
-            f"{_described(wanted)}: choose another workdir or change config.model"
+            f"{origin} holds a network with {theirs}, the config asks for {ours}: "
+            "choose another or change config.model"
         )
 
 
@@ -311,13 +354,6 @@ class _LatestAndBest(policies.PreservationPolicy):
 
 def _best(scores: Mapping[int, float]) -> int | None:
     return max(scores, key=lambda step: (scores[step], step), default=None)
-
-
-def _described(metadata: Metadata) -> str:
-    return (
-        f"{metadata['variant']} with {metadata['num_classes']} classes and input scale "
-        f"{metadata['input_scale']:g}"
-    )
 
 
 def _network_item(state: TrainState) -> dict[str, Any]:

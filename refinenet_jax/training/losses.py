@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from refinenet_jax.labels import IGNORE_LABEL
-from refinenet_jax.models.layers import FeatureMap, resize
+from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models.resize import resize
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array, resolution: str) -> jax.Array:

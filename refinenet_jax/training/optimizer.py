@@ -34,30 +34,36 @@ def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([ramp, main], [warmup])
 
 
-def build_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+def build_optimizer(
+    config: ConfigDict, num_steps: int, *, freezes_norms: bool
+) -> optax.GradientTransformation:
     """SGD with momentum or AdamW, with a learning rate of its own for the backbone.
 
     config: the group `optimizer`. SGD adds weight_decay × parameter to the gradient
     before the momentum, as torch's SGD and the paper's code do; AdamW decays after.
+
+    freezes_norms: scale and bias of every BatchNorm keep their values.
     """
     decay = optax.add_decayed_weights(config.weight_decay)
     if config.name == "sgd":
         direction = [decay, optax.trace(config.momentum)]
     else:
         direction = [optax.scale_by_adam(), decay]
-    # Both have an empty state: switching one on in a running workdir is possible.
-    clip = (
-        optax.clip_by_global_norm(config.clip_norm)
-        if config.clip_norm
-        else optax.identity()
-    )
+    # It has an empty state: switching on clipping in a running workdir is possible.
+    identity = optax.identity()
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else identity
     return optax.chain(
         clip,
         *direction,
         optax.masked(optax.scale(config.encoder_multiplier), _is_backbone),
         optax.scale_by_learning_rate(schedule(config, num_steps)),
+        optax.masked(optax.set_to_zero(), _is_norm) if freezes_norms else identity,
     )
 
 
 def _is_backbone(params: nnx.State) -> Any:
-    return nnx.map_state(lambda path, _: path[0] == "backbone", params)
+    return nnx.map_state(lambda path, _: path[0] == "backbones", params)
+
+
+def _is_norm(params: nnx.State) -> Any:
+    return nnx.map_state(lambda path, _: path[-2] == "norm", params)

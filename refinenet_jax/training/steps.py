@@ -23,6 +23,8 @@ def build_train_step(
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
     config: ConfigDict,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     mesh: Mesh,
 ) -> jax.stages.Wrapped:
     """Compiles, on first use, one step of gradient descent.
@@ -33,8 +35,9 @@ def build_train_step(
     Losses and BatchNorm statistics are those of the global batch.
 
     network: only its structure is used; it may be abstract.
+    mean, std: RGB in 0..255, of the normalised image.
     """
-    frozen = config.model.batch_norm == "frozen"
+    frozen = config.model.batch_norm != "trained"
     view = nnx.view(network, deterministic=False, use_running_average=frozen)
     graph, _, _ = split_network(view)
 
@@ -43,10 +46,10 @@ def build_train_step(
     ) -> tuple[jax.Array, nnx.State]:
         """Loss float32 [] of a batch, and the BatchNorm statistics it leaves."""
         network = nnx.merge(graph, params, state.batch_stats, copy=True)
-        image = normalize(batch["image"], config.model.mean, config.model.std)
+        image = normalize(batch["image"], mean, std)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         rngs = nnx.Rngs(dropout=key)
-        logits = network.score(FeatureMap(image), rngs=rngs).values
+        logits = network.outputs(FeatureMap(image), rngs=rngs).values
         loss = cross_entropy(logits, batch["label"], config.loss.resolution)
         return loss, nnx.state(network, nnx.BatchStat)
 

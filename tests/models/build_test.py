@@ -1,57 +1,78 @@
-import functools
 import json
-from collections import Counter
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
-from refinenet_jax.models.build import VARIANTS, build, count_parameters, normalize
-from tests.torch_reference import UNUSED_LEAF, copy_to_network, reference
+torch = pytest.importorskip("torch", reason="shapes are compared with torch's")
 
-# With 21 classes. resnet101 is the number that the PyTorch port states; resnet50 and
-# resnet152 swap its backbone for torchvision's without the classifier.
+from refinenet_jax.models.architecture import Architecture
+from refinenet_jax.models.build import (
+    VARIANTS,
+    SegmentationNetwork,
+    build,
+    count_parameters,
+    named_leaves,
+    normalize,
+    replace_leaves,
+)
+from refinenet_jax.models.layers import BatchNorm, Conv, ConvNorm, FeatureMap
+from refinenet_jax.weights.mapping import export_weights
+from tests.architectures import abstract_network, architecture, in_inference
+from tests.torch_reference import ResNet, TorchvisionMobileNetV2, reference
+
+# With 21 classes. resnet101 is the number that the PyTorch port states; the other
+# ResNets swap its backbone for torchvision's without the classifier.
 NUM_PARAMETERS = {
+    "resnet18": 76_554_325,
+    "resnet34": 86_662_485,
     "resnet50": 99_060_309,
     "resnet101": 118_052_437,
     "resnet152": 133_696_085,
+    "resnet18_caffe": 76_554_325,
+    "resnet34_caffe": 86_662_485,
+    "resnet50_caffe": 99_060_309,
+    "resnet101_caffe": 118_052_437,
+    "resnet152_caffe": 133_696_085,
+    "mobilenet_v2": 83_615_061,
+    "efficientnet_lite0": 85_000_725,
     "light_resnet18": 13_895_509,
+    "light_resnet34": 24_003_669,
     "light_resnet50": 27_357_525,
     "light_resnet101": 46_349_653,
     "light_resnet152": 61_993_301,
+    "light_resnet18_caffe": 13_895_509,
+    "light_resnet34_caffe": 24_003_669,
+    "light_resnet50_caffe": 27_357_525,
+    "light_resnet101_caffe": 46_349_653,
+    "light_resnet152_caffe": 61_993_301,
+    "light_mobilenet_v2": 3_284_565,
+    "light_efficientnet_lite0": 4_449_045,
 }
-# The names and shapes of the released PyTorch networks.
-KEY_LISTS = {
-    "resnet101": "keys_drsleep_rf101.json",
-    "light_resnet50": "keys_drsleep_rflw50.json",
-    "light_resnet101": "keys_drsleep_rflw101.json",
-    "light_resnet152": "keys_drsleep_rflw152.json",
-}
-# The backbones of the PyTorch networks are torchvision's.
-TORCHVISION_LISTS = {
-    "resnet50": "keys_tv_resnet50.json",
-    "resnet101": "keys_tv_resnet101.json",
-    "resnet152": "keys_tv_resnet152.json",
-}
+# The same of resnet50 with other options.
+NUM_PARAMETERS_OF_OPTIONS = [
+    ({"cascade": "single"}, 62_488_149),
+    ({"cascade": "2_cascaded"}, 68_976_981),
+    ({"input_scales": (1.2, 0.6)}, 159_139_989),
+    ({"void_output": True}, 99_062_614),
+    ({"pooling_stages": 2}, 90_802_773),
+    ({"pooling_stages": 0}, 82_545_237),
+    ({"output_units": 1, "classifier_units": 2}, 84_902_485),
+    ({"pooling": "improved", "fusion_resize": "bicubic"}, 99_060_309),
+]
+NETWORKS = [
+    *((variant, {}, count) for variant, count in NUM_PARAMETERS.items()),
+    *(("resnet50", changes, count) for changes, count in NUM_PARAMETERS_OF_OPTIONS),
+]
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-@functools.cache
-def abstract(variant: str, input_scale: float = 1.0) -> nnx.Module:
-    """Shapes without values; shared by the tests, so none may change it."""
-    return nnx.eval_shape(
-        lambda: build(
-            variant, 21, input_scale=input_scale, dtype="float32", rngs=nnx.Rngs(0)
-        )
-    )
-
-
-def reference_shapes(variant: str) -> Shapes:
-    state = reference(variant, 21).state_dict()
-    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+def reference_shapes(network: torch.nn.Module) -> Shapes:
+    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
 
 
 def listed_shapes(shared_dir: Path, name: str) -> Shapes:
@@ -59,85 +80,144 @@ def listed_shapes(shared_dir: Path, name: str) -> Shapes:
     return {key: tuple(shape) for key, shape in json.loads(text).items()}
 
 
-def torch_layout(network: nnx.Module, kind: type[nnx.Variable]) -> Counter:
-    """How often each shape occurs among the variables, kernels as torch lays them."""
-    shapes = (leaf.shape for _, leaf in nnx.to_flat_state(nnx.state(network, kind)))
-    return Counter((s[3], s[2], s[0], s[1]) if len(s) == 4 else s for s in shapes)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_number_of_parameters(variant):
-    assert count_parameters(abstract(variant)) == NUM_PARAMETERS[variant]
-
-
 def test_every_variant_has_its_number():
     assert set(NUM_PARAMETERS) == set(VARIANTS)
 
 
-@pytest.mark.parametrize("variant", KEY_LISTS)
-def test_reference_has_the_released_names_and_shapes(variant, shared_dir):
-    assert reference_shapes(variant) == listed_shapes(shared_dir, KEY_LISTS[variant])
+@pytest.mark.parametrize(("variant", "changes", "count"), NETWORKS)
+def test_names_shapes_and_number_of_parameters_are_those_of_the_reference(
+    variant, changes, count
+):
+    theirs = reference(variant, **changes)
+    assert sum(weight.numel() for weight in theirs.parameters()) == count
+    ours = abstract_network(architecture(variant, **changes))
+    assert count_parameters(ours) == count
+
+    leaves = named_leaves(nnx.state(ours))
+    # Bytes: only their shapes matter.
+    arrays = {name: np.zeros(leaf.shape, np.int8) for name, leaf in leaves.items()}
+    exported = export_weights(arrays, variant)
+    shapes = {key: array.shape for key, array in exported.items()}
+    assert shapes == reference_shapes(theirs)
 
 
-@pytest.mark.parametrize("backbone", TORCHVISION_LISTS)
-def test_reference_backbone_has_torchvision_names_and_shapes(backbone, shared_dir):
-    listed = listed_shapes(shared_dir, TORCHVISION_LISTS[backbone])
-    without_classifier = {k: v for k, v in listed.items() if not k.startswith("fc.")}
-    ours = reference_shapes(backbone)
-    assert {k: ours[k] for k in without_classifier} == without_classifier
+# The names and shapes of the released PyTorch networks.
+@pytest.mark.parametrize(
+    ("name", "make_network"),
+    [
+        ("drsleep_rf101", lambda: reference("resnet101")),
+        ("drsleep_rflw50", lambda: reference("light_resnet50")),
+        ("drsleep_rflw101", lambda: reference("light_resnet101")),
+        ("drsleep_rflw152", lambda: reference("light_resnet152")),
+        ("drsleep_mbv2", lambda: reference("light_mobilenet_v2")),
+        ("tv_resnet50", lambda: ResNet(50, with_head=True)),
+        ("tv_resnet101", lambda: ResNet(101, with_head=True)),
+        ("tv_resnet152", lambda: ResNet(152, with_head=True)),
+        ("timm_resnet50", lambda: ResNet(50, with_head=True)),
+        ("timm_resnet101", lambda: ResNet(101, with_head=True)),
+        ("timm_resnet152", lambda: ResNet(152, with_head=True)),
+        ("tv_mobilenet_v2", TorchvisionMobileNetV2),
+    ],
+)
+def test_reference_has_the_released_names_and_shapes(name, make_network, shared_dir):
+    with torch.device("meta"):
+        shapes = reference_shapes(make_network())
+    assert shapes == listed_shapes(shared_dir, f"keys_{name}.json")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_shapes_are_those_of_the_reference(variant):
-    parameters: Counter = Counter()
-    statistics: Counter = Counter()
-    for key, shape in reference_shapes(variant).items():
-        if key.endswith(("running_mean", "running_var")):
-            statistics[shape] += 1
-        elif not key.endswith(UNUSED_LEAF):
-            parameters[shape] += 1
-    network = abstract(variant)
-    assert torch_layout(network, nnx.Param) == parameters
-    assert torch_layout(network, nnx.BatchStat) == statistics
+def test_timm_has_the_shapes_of_torchvision_in_the_same_order(shared_dir):
+    with torch.device("meta"):
+        shapes = reference_shapes(TorchvisionMobileNetV2())
+    listed = listed_shapes(shared_dir, "keys_timm_mobilenetv2_100.json")
+    assert list(listed.values()) == list(shapes.values())
 
 
 def test_network_has_nothing_but_parameters_and_statistics():
-    state = nnx.state(abstract("light_resnet18"))
+    state = nnx.state(abstract_network(architecture("light_resnet18")))
     kinds = {type(leaf) for _, leaf in nnx.to_flat_state(state)}
     assert kinds == {nnx.Param, nnx.BatchStat}
 
 
 def test_number_of_classes_changes_the_classifier_only():
     few, many = (
-        nnx.eval_shape(
-            lambda n=n: build(
-                "light_resnet18", n, input_scale=1.0, dtype="float32", rngs=nnx.Rngs(0)
-            )
-        )
-        for n in (6, 151)
+        count_parameters(abstract_network(architecture("light_resnet18", classes)))
+        for classes in (6, 151)
     )
-    assert count_parameters(many) - count_parameters(few) == 145 * (256 * 9 + 1)
+    assert many - few == 145 * (256 * 9 + 1)
 
 
 def test_unknown_variant_names_the_known():
     with pytest.raises(ValueError) as error:
-        build("resnet77", 21, input_scale=1.0, dtype="float32", rngs=nnx.Rngs(0))
+        build(architecture("resnet77"), dtype="float32", rngs=nnx.Rngs(0))
     assert "'resnet77'" in str(error.value)
     for variant in VARIANTS:
         assert variant in str(error.value)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1.2, 0.6])
-@pytest.mark.parametrize("size", [(97, 131), (64, 96), (33, 50)])
-def test_logits_are_a_quarter_of_the_scaled_picture(scale, size):
-    network = abstract("light_resnet18", input_scale=scale)
-    network = nnx.view(network, deterministic=True, use_running_average=True)
-    graph, state = nnx.split(network)
+def shapes_of_scores(
+    network: SegmentationNetwork, size: tuple[int, int]
+) -> list[jax.ShapeDtypeStruct]:
+    """Of the logits and of all outputs, for two pictures of that size."""
+    graph, state = nnx.split(in_inference(network))
+
+    def scores(state: nnx.State, image: jax.Array):
+        network, features = nnx.merge(graph, state), FeatureMap(image)
+        return network(image), network.outputs(features).values
+
     image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    logits = jax.eval_shape(lambda s, x: nnx.merge(graph, s)(x), state, image)
-    height, width = (-(round(scale * length) // -4) for length in size)
+    return jax.eval_shape(scores, state, image)
+
+
+@pytest.mark.parametrize(
+    ("scales", "largest"),
+    [((1.0,), 1.0), ((1.2,), 1.2), ((0.6,), 0.6), ((0.6, 1.2), 1.2)],
+)
+@pytest.mark.parametrize("size", [(97, 131), (33, 50)])
+def test_logits_are_a_quarter_of_the_largest_scaled_picture(scales, largest, size):
+    network = abstract_network(architecture("light_resnet18", input_scales=scales))
+    logits, _ = shapes_of_scores(network, size)
+    height, width = (-(round(largest * length) // -4) for length in size)
     assert logits.shape == (2, height, width, 21)
     assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("variant", ["light_mobilenet_v2", "light_efficientnet_lite0"])
+def test_mobile_logits_are_a_quarter_of_the_picture(variant):
+    logits, _ = shapes_of_scores(abstract_network(architecture(variant)), (97, 131))
+    assert logits.shape == (2, 25, 33, 21)
+
+
+def test_void_is_an_output_and_no_logit():
+    network = abstract_network(architecture("light_resnet18", void_output=True))
+    logits, outputs = shapes_of_scores(network, (33, 50))
+    assert logits.shape == (2, 9, 13, 21)
+    assert outputs.shape == (2, 9, 13, 22)
+
+
+def test_named_leaves_are_replaced_by_their_names():
+    rngs = nnx.Rngs(0)
+    conv = Conv(
+        2, 3, 1, kernel_init=nnx.initializers.ones, dtype=jnp.float32, rngs=rngs
+    )
+    state = nnx.state(ConvNorm(conv, BatchNorm(3, rngs=rngs)))
+    new = named_leaves(replace_leaves(state, {"norm.mean": jnp.arange(3.0)}))
+    assert {name: leaf[...].flatten().tolist() for name, leaf in new.items()} == {
+        "conv.kernel": [1] * 6,
+        "norm.bias": [0] * 3,
+        "norm.mean": [0, 1, 2],
+        "norm.scale": [1] * 3,
+        "norm.var": [1] * 3,
+    }
+
+
+def test_architecture_comes_back_from_json():
+    described = architecture("resnet50", 7, input_scales=(1.2, 0.6), void_output=True)
+    values = json.loads(json.dumps(described.to_json()))
+    assert Architecture.from_json(values) == described
+    del values["cascade"]
+    values["cascades"] = 4
+    with pytest.raises(ValueError, match=r"\['cascade', 'cascades'\]"):
+        Architecture.from_json(values)
 
 
 def test_normalize_by_hand():
@@ -145,18 +225,3 @@ def test_normalize_by_hand():
     result = normalize(image, (1.0, 50.0, 5.0), (0.5, 1.0, 100.0))
     assert result.reshape(3).tolist() == [-2.0, 1.0, 2.5]
     assert result.dtype == jnp.float32
-
-
-def test_incomplete_weights_are_listed_together():
-    state = reference("light_resnet18", 21).to_empty(device="cpu").state_dict()
-    del state["clf_conv.bias"]
-    state["fc.weight"] = state["bn1.bias"]
-    state["bn1.weight"] = state["bn1.weight"][:7]
-    with pytest.raises(ValueError) as error:
-        copy_to_network(state, abstract("light_resnet18"))
-    faults = str(error.value).splitlines()[1:]
-    assert faults == [
-        "bn1.weight: (7,), but backbone.stem.norm.scale is (64,)",
-        "fc.weight: 0 rules match, not one",
-        "decoder.classifier.bias: no key fills it",
-    ]

@@ -1,46 +1,34 @@
-from collections.abc import Sequence
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from flax import nnx
 
-from refinenet_jax.models.build import SegmentationNetwork, build
+torch = pytest.importorskip("torch", reason="the layers are compared with torch's")
+
 from refinenet_jax.models.layers import (
     BatchNorm,
     Conv,
+    DepthwiseConv,
     FeatureMap,
     max_pool,
     relu,
-    resize,
-    resize_like,
+    relu6,
 )
-from tests.torch_reference import RefineNet, copy_to_network, fill, pictures, reference
+from refinenet_jax.models.resize import resize_like
+from tests.models.buckets import assert_equal_inside, bucketed
+from tests.torch_reference import SameConv, to_nchw, to_nhwc
 
-
-def to_torch(x: np.ndarray | jax.Array) -> torch.Tensor:
-    """[B,H,W,C] → [B,C,H,W]."""
-    return torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
-
-
-def to_numpy(x: torch.Tensor) -> np.ndarray:
-    """[B,C,H,W] → [B,H,W,C]."""
-    return x.detach().permute(0, 2, 3, 1).numpy()
-
-
-# In one compilation each, which is quicker than operation by operation.
-jit_resize = jax.jit(resize, static_argnums=(1, 3))
+SIZES = [(9, 14), (12, 7), (1, 2)]
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def conv(kernel_size: int, stride: int = 1, *, use_bias: bool = True) -> Conv:
+def conv(
+    kernel_size: int, stride: int = 1, padding: str = "symmetric", *, use_bias=True
+) -> Conv:
     """A convolution from 3 to 5 channels whose bias is not zero."""
     layer = Conv(
         3,
@@ -48,6 +36,7 @@ def conv(kernel_size: int, stride: int = 1, *, use_bias: bool = True) -> Conv:
         kernel_size,
         stride=stride,
         use_bias=use_bias,
+        padding=padding,
         kernel_init=nnx.initializers.normal(0.3),
         dtype=jnp.float32,
         rngs=nnx.Rngs(0),
@@ -57,64 +46,90 @@ def conv(kernel_size: int, stride: int = 1, *, use_bias: bool = True) -> Conv:
     return layer
 
 
-def in_inference(network: nnx.Module) -> nnx.Module:
-    return nnx.view(network, deterministic=True, use_running_average=True)
-
-
-@pytest.fixture(scope="module")
-def light_resnet18() -> RefineNet:
-    network = reference("light_resnet18", 21)
-    fill(network, seed=0)
-    return network
-
-
-def ours_from(network: RefineNet, **options: Any) -> SegmentationNetwork:
-    """Our light_resnet18 with the weights of the torch one."""
-    ours = nnx.eval_shape(
-        lambda: build(
-            "light_resnet18",
-            21,
-            rngs=nnx.Rngs(0),
-            **{"input_scale": 1.0, "dtype": jnp.float32, **options},
-        )
+def depthwise(
+    kernel_size: int, stride: int = 1, padding: str = "symmetric"
+) -> DepthwiseConv:
+    """Of 3 channels."""
+    return DepthwiseConv(
+        3,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        kernel_init=nnx.initializers.normal(0.3),
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
     )
-    copy_to_network(network.state_dict(), ours)
-    return ours
+
+
+def torch_conv(layer: Conv | DepthwiseConv) -> torch.nn.Conv2d:
+    """The same convolution, without the bias."""
+    kernel = torch.tensor(np.asarray(layer.kernel[...])).permute(3, 2, 0, 1)
+    size = layer.kernel_size
+    groups = 3 if isinstance(layer, DepthwiseConv) else 1
+    if layer.padding == "same":
+        theirs = SameConv(3, len(kernel), size, layer.stride, groups)
+    else:
+        theirs = torch.nn.Conv2d(
+            3, len(kernel), size, layer.stride, size // 2, groups=groups, bias=False
+        )
+    theirs.weight.data.copy_(kernel)
+    return theirs
+
+
+def test_relu_and_relu6_by_hand():
+    x = FeatureMap(jnp.array([-7.0, -0.5, 0.0, 2.0, 6.0, 6.5]).reshape(1, 1, 6, 1))
+    assert relu(x).values.flatten().tolist() == [0, 0, 0, 2, 6, 6.5]
+    assert relu6(x).values.flatten().tolist() == [0, 0, 0, 2, 6, 6]
 
 
 class TestConv:
-    @pytest.mark.parametrize("kernel_size", [1, 3, 7])
+    @pytest.mark.parametrize(
+        ("kernel_size", "padding"),
+        [
+            (1, "symmetric"),
+            (3, "symmetric"),
+            (7, "symmetric"),
+            (3, "same"),
+            (5, "same"),
+        ],
+    )
     @pytest.mark.parametrize("stride", [1, 2])
-    @pytest.mark.parametrize("size", [(9, 14), (12, 7), (1, 2)])
-    def test_equals_torch(self, kernel_size, stride, size):
-        layer = conv(kernel_size, stride)
+    @pytest.mark.parametrize("size", SIZES)
+    def test_equals_torch(self, kernel_size, padding, stride, size):
+        layer = conv(kernel_size, stride, padding)
         x = random(2, *size, 3)
-        expected = F.conv2d(
-            to_torch(x),
-            torch.tensor(np.asarray(layer.kernel[...])).permute(3, 2, 0, 1),
-            torch.tensor(np.asarray(layer.bias[...])),
-            stride=stride,
-            padding=kernel_size // 2,
-        )
+        expected = to_nhwc(torch_conv(layer)(to_nchw(x))) + np.arange(5)
         result = layer(FeatureMap(jnp.asarray(x))).values
-        np.testing.assert_allclose(result, to_numpy(expected), rtol=0, atol=5e-6)
+        # Measured: at most 3.8e-6.
+        np.testing.assert_allclose(result, expected, rtol=0, atol=5e-6)
 
-    def test_by_hand(self):
+    @pytest.mark.parametrize(
+        ("padding", "expected"),
+        [
+            # 1  2  3  4  5  6
+            # 7  8  9 10 11 12
+            # 13 14 15 16 17 18
+            # The first: 1 + 2 + 7 + 8; the last: 10 + 11 + 12 + 16 + 17 + 18.
+            ("symmetric", [[18, 36, 48], [42, 72, 84]]),
+            # Six columns have no zero before them. The first: 1 + 2 + 3 + 7 + 8 + 9;
+            # the last: 11 + 12 + 17 + 18.
+            ("same", [[30, 42, 34], [66, 78, 58]]),
+        ],
+    )
+    def test_by_hand(self, padding, expected):
         layer = Conv(
             1,
             1,
             3,
             stride=2,
+            padding=padding,
             kernel_init=nnx.initializers.ones,
             dtype=jnp.float32,
             rngs=nnx.Rngs(0),
         )
-        x = jnp.arange(1.0, 16.0).reshape(1, 3, 5, 1)
-        #  1  2  3  4  5      corner: 1 + 2 + 6 + 7
-        #  6  7  8  9 10      middle of the first row: 2 + 3 + 4 + 7 + 8 + 9
-        # 11 12 13 14 15
+        x = jnp.arange(1.0, 19.0).reshape(1, 3, 6, 1)
         result = layer(FeatureMap(x)).values
-        assert result[0, :, :, 0].tolist() == [[16, 33, 28], [36, 63, 48]]
+        assert result[0, :, :, 0].tolist() == expected
 
     def test_without_bias(self):
         layer = conv(3, use_bias=False)
@@ -122,15 +137,70 @@ class TestConv:
         zeros = FeatureMap(jnp.zeros((1, 4, 6, 3)))
         assert not layer(zeros).values.any()
 
+    def test_computes_in_its_dtype(self):
+        layer = Conv(
+            3,
+            5,
+            3,
+            kernel_init=nnx.initializers.normal(0.3),
+            dtype=jnp.bfloat16,
+            rngs=nnx.Rngs(0),
+        )
+        assert layer.kernel.dtype == jnp.float32
+        assert layer(FeatureMap(jnp.ones((1, 4, 6, 3)))).values.dtype == jnp.bfloat16
+
+
+class TestDepthwiseConv:
+    @pytest.mark.parametrize("padding", ["symmetric", "same"])
+    @pytest.mark.parametrize("kernel_size", [3, 5])
+    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize("size", SIZES)
+    def test_equals_torch(self, kernel_size, stride, size, padding):
+        layer = depthwise(kernel_size, stride, padding)
+        x = random(2, *size, 3)
+        expected = to_nhwc(torch_conv(layer)(to_nchw(x)))
+        result = jax.jit(layer)(FeatureMap(jnp.asarray(x))).values
+        # Measured: at most 2.4e-7.
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("padding", ["symmetric", "same"])
+    @pytest.mark.parametrize("kernel_size", [3, 5])
+    @pytest.mark.parametrize("stride", [1, 2])
+    def test_gradients_equal_torch(self, kernel_size, stride, padding):
+        layer = depthwise(kernel_size, stride, padding)
+        theirs = torch_conv(layer)
+        x = random(2, 9, 14, 3)
+        their_x = to_nchw(x).requires_grad_()
+        output = theirs(their_x)
+        weights = random(*to_nhwc(output).shape, seed=1)
+        (output * to_nchw(weights)).sum().backward()
+
+        graph, state = nnx.split(layer)
+
+        def total(state: nnx.State, x: jax.Array) -> jax.Array:
+            return (nnx.merge(graph, state)(FeatureMap(x)).values * weights).sum()
+
+        of_state, of_x = jax.jit(jax.grad(total, argnums=(0, 1)))(state, jnp.asarray(x))
+        pairs = (
+            (of_state["kernel"][...], theirs.weight.grad.permute(2, 3, 1, 0)),
+            (of_x, to_nhwc(their_x.grad)),
+        )
+        for ours, expected in pairs:
+            # Measured: at most 3.2e-7 of the largest.
+            tolerance = 1e-6 * float(abs(expected).max())
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance)
+
 
 class TestMaxPool:
     @pytest.mark.parametrize(("window", "stride"), [(3, 2), (5, 1)])
-    @pytest.mark.parametrize("size", [(9, 14), (12, 7), (1, 2)])
+    @pytest.mark.parametrize("size", SIZES)
     def test_equals_torch(self, window, stride, size):
         x = random(2, *size, 3)
-        expected = F.max_pool2d(to_torch(x), window, stride, window // 2)
+        expected = torch.nn.functional.max_pool2d(
+            to_nchw(x), window, stride, window // 2
+        )
         result = max_pool(FeatureMap(jnp.asarray(x)), window, stride).values
-        np.testing.assert_array_equal(result, to_numpy(expected))
+        np.testing.assert_array_equal(result, to_nhwc(expected))
 
     @pytest.mark.parametrize(("window", "stride"), [(3, 2), (5, 1)])
     def test_gradient_equals_torch(self, window, stride):
@@ -139,16 +209,16 @@ class TestMaxPool:
         shape = (2, 9, 14, 3)
         order = np.random.default_rng(0).permutation(np.prod(shape))
         x = order.reshape(shape).astype(np.float32)
-        their_x = to_torch(x).requires_grad_()
-        pooled = F.max_pool2d(their_x, window, stride, window // 2)
-        weights = random(*to_numpy(pooled).shape, seed=1)
-        (pooled * to_torch(weights)).sum().backward()
+        their_x = to_nchw(x).requires_grad_()
+        pooled = torch.nn.functional.max_pool2d(their_x, window, stride, window // 2)
+        weights = random(*to_nhwc(pooled).shape, seed=1)
+        (pooled * to_nchw(weights)).sum().backward()
 
         def total(x: jax.Array) -> jax.Array:
             return (max_pool(FeatureMap(x), window, stride).values * weights).sum()
 
         gradient = jax.grad(total)(jnp.asarray(x))
-        np.testing.assert_allclose(gradient, to_numpy(their_x.grad), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(gradient, to_nhwc(their_x.grad), rtol=0, atol=1e-5)
 
     def test_padding_never_wins(self):
         x = jnp.array([[-3.0, -1.0, -2.0], [-5.0, -4.0, -6.0]])[None, :, :, None]
@@ -156,167 +226,44 @@ class TestMaxPool:
         assert result[0, :, :, 0].tolist() == [[-1, -1]]
 
 
-class TestResize:
-    @pytest.mark.parametrize("method", ["align_corners", "bilinear"])
-    @pytest.mark.parametrize("size", [(5, 8), (1, 6), (13, 21)])
-    @pytest.mark.parametrize("new_size", [(9, 15), (5, 8), (20, 11), (1, 1)])
-    def test_equals_torch(self, method, size, new_size):
-        x = random(2, *size, 3)
-        expected = F.interpolate(
-            to_torch(x),
-            new_size,
-            mode="bilinear",
-            align_corners=method == "align_corners",
-        )
-        result = jit_resize(FeatureMap(jnp.asarray(x)), new_size, None, method).values
-        np.testing.assert_allclose(result, to_numpy(expected), rtol=0, atol=5e-6)
-
-    def test_align_corners_by_hand(self):
-        x = jnp.array([[0.0, 3.0], [6.0, 9.0]])[None, :, :, None]
-        result = jit_resize(FeatureMap(x), (3, 4), None, "align_corners").values
-        expected = [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
-        np.testing.assert_allclose(result[0, :, :, 0], expected, rtol=0, atol=1e-6)
-
-    def test_bilinear_by_hand(self):
-        x = jnp.array([0.0, 4.0])[None, None, :, None]
-        result = jit_resize(FeatureMap(x), (1, 4), None, "bilinear").values
-        assert result.flatten().tolist() == [0, 1, 3, 4]
-
-    @pytest.mark.parametrize("new_size", [(23, 31), (40, 25)])
-    def test_bicubic_equals_jax_away_from_the_border(self, new_size):
-        x = jnp.asarray(random(2, 20, 25, 3))
-        ours = jit_resize(FeatureMap(x), new_size, None, "bicubic").values
-        expected = jax.image.resize(x, (2, *new_size, 3), "cubic")
-        # The kernel reaches two pixels of the input, at most four of the output.
-        inner = (slice(None), slice(4, -4), slice(4, -4))
-        np.testing.assert_allclose(ours[inner], expected[inner], rtol=0, atol=5e-6)
-
-    def test_bicubic_by_hand(self):
-        # MATLAB: imresize([0 0 0 1 0 0 0 0], 2). Output pixel centres lie a quarter to
-        # either side of the input's, so the distances are 1.75, 1.25, 0.75 and 0.25.
-        x = jnp.zeros((1, 1, 8, 1)).at[0, 0, 3, 0].set(1)
-        result = jit_resize(FeatureMap(x), (1, 16), None, "bicubic").values.flatten()
-        half = [-3 / 128, -9 / 128, 29 / 128, 111 / 128]
-        np.testing.assert_allclose(result[3:11], half + half[::-1], rtol=0, atol=1e-6)
-        assert not result[:3].any()
-        assert not result[11:].any()
-
-    def test_bicubic_smooths_when_it_shrinks_by_hand(self):
-        # Half the size: the kernel is twice as wide and half as high; input pixels lie
-        # at 0.25, 0.75, 1.25 and 1.75 widths from an output pixel's centre.
-        x = jnp.zeros((1, 1, 16, 1)).at[0, 0, 7, 0].set(1)
-        result = jit_resize(FeatureMap(x), (1, 8), None, "bicubic").values.flatten()
-        expected = [-9 / 256, 111 / 256, 29 / 256, -3 / 256]
-        np.testing.assert_allclose(result[2:6], expected, rtol=0, atol=1e-6)
-        assert not result[:2].any()
-        assert not result[6:].any()
-
-    @pytest.mark.parametrize("method", ["align_corners", "bilinear", "bicubic"])
-    def test_constant_stays_constant(self, method):
-        x = FeatureMap(jnp.full((1, 7, 12, 2), 0.7))
-        result = jit_resize(x, (17, 5), None, method).values
-        np.testing.assert_allclose(result, 0.7, rtol=1e-6)
-
-
-# Narrow, flat and tiny.
-SIZES = [(12, 5), (7, 17), (1, 2)]
+# Narrow, flat and tiny; odd and even lengths mixed along both axes.
+PADDED_SIZES = [(12, 5), (7, 17), (1, 2)]
 BUCKET = (12, 17)
-# As a share of the largest value; measured on an x86 CPU: at most 3.1e-6.
-PADDING_ERROR = 1e-5
 LAYERS = {
     **{
-        f"conv{kernel_size}_stride{stride}": conv(kernel_size, stride)
-        for kernel_size in (1, 3, 7)
+        f"conv{kernel_size}_stride{stride}_{padding}": conv(
+            kernel_size, stride, padding
+        )
+        for kernel_size in (1, 3, 5, 7)
         for stride in (1, 2)
+        for padding in ("symmetric", "same")
+    },
+    "depthwise3": depthwise(3),
+    "depthwise3_stride2": depthwise(3, 2),
+    **{
+        f"{make.__name__}{kernel_size}_stride2_same": make(kernel_size, 2, "same")
+        for make in (conv, depthwise)
+        for kernel_size in (3, 5)
     },
     "max_pool3_stride2": lambda x: max_pool(x, 3, 2),
     "max_pool5": lambda x: max_pool(x, 5),
     "relu": relu,
+    "relu6": relu6,
     "sum": lambda x: x + relu(x),
     "batch_norm": nnx.view(BatchNorm(3, rngs=nnx.Rngs(0)), use_running_average=True),
     "down_and_up": lambda x: resize_like(max_pool(x, 3, 2), x, "align_corners"),
 }
 
 
-def bucketed(images: Sequence[np.ndarray], bucket: tuple[int, int]) -> FeatureMap:
-    """Images [1,h,w,C] of any size as one batch; the padding is NaN.
-
-    One look at the padding makes a result NaN.
-    """
-    height, width = bucket
-    batch = [
-        np.pad(
-            image,
-            [(0, 0), (0, height - image.shape[1]), (0, width - image.shape[2]), (0, 0)],
-            constant_values=np.nan,
-        )
-        for image in images
-    ]
-    sizes = jnp.array([image.shape[1:3] for image in images], jnp.int32)
-    return FeatureMap(jnp.concatenate(batch), sizes)
-
-
-def assert_equal_inside(
-    result: FeatureMap, index: int, alone: np.ndarray | jax.Array
-) -> None:
-    """One picture of a padded batch is what it is alone, [1,h,w,C]."""
-    height, width = alone.shape[1:3]
-    assert result.size is not None
-    assert result.size[index].tolist() == [height, width]
-    inside = result.values[index : index + 1, :height, :width]
-    largest = np.abs(alone).max()
-    np.testing.assert_allclose(inside, alone, rtol=0, atol=PADDING_ERROR * largest)
-
-
-class TestPadding:
-    """A padded picture gives what the picture alone gives."""
-
-    @pytest.mark.parametrize("name", LAYERS)
-    def test_layer(self, name):
-        layer = jax.jit(LAYERS[name])
-        images = [random(1, *size, 3, seed=i) for i, size in enumerate(SIZES)]
-        result = layer(bucketed(images, BUCKET))
-        for i, image in enumerate(images):
-            alone = layer(FeatureMap(jnp.asarray(image))).values
-            assert_equal_inside(result, i, alone)
-
-    @pytest.mark.parametrize("method", ["align_corners", "bilinear", "bicubic"])
-    def test_resize(self, method):
-        # Some grow, some shrink.
-        new_bucket, new_sizes = (15, 11), [(15, 4), (5, 11), (2, 3)]
-        images = [random(1, *size, 3, seed=i) for i, size in enumerate(SIZES)]
-        result = jit_resize(
-            bucketed(images, BUCKET), new_bucket, jnp.array(new_sizes), method
-        )
-        for i, (image, size) in enumerate(zip(images, new_sizes, strict=True)):
-            alone = jit_resize(FeatureMap(jnp.asarray(image)), size, None, method)
-            assert_equal_inside(result, i, alone.values)
-
-    @pytest.mark.parametrize("input_scale", [1.0, 1.2])
-    def test_network(self, light_resnet18, input_scale):
-        network = ours_from(light_resnet18, input_scale=input_scale)
-        graph, state = nnx.split(in_inference(network))
-        traces = []
-
-        @jax.jit
-        def score(state: nnx.State, image: FeatureMap) -> FeatureMap:
-            traces.append(image.values.shape)
-            return nnx.merge(graph, state).score(image)
-
-        for sizes in ([(96, 65), (41, 131)], [(77, 98), (96, 131)]):
-            images = [to_numpy(pictures(1, *size, seed=7)) for size in sizes]
-            result = score(state, bucketed(images, (96, 131)))
-            for i, image in enumerate(images):
-                # The torch network sees the picture alone, and its size needs no
-                # compilation.
-                scaled = FeatureMap(jnp.asarray(image))
-                if input_scale != 1:
-                    size = [round(input_scale * length) for length in sizes[i]]
-                    scaled = jit_resize(scaled, tuple(size), None, "bicubic")
-                with torch.no_grad():
-                    alone = to_numpy(light_resnet18(to_torch(scaled.values)))
-                assert_equal_inside(result, i, alone)
-        assert len(traces) == 1
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_padded_picture_gives_what_it_gives_alone(name):
+    layer = jax.jit(LAYERS[name])
+    images = [random(1, *size, 3, seed=i) for i, size in enumerate(PADDED_SIZES)]
+    result = layer(bucketed(images, BUCKET))
+    for i, image in enumerate(images):
+        alone = layer(FeatureMap(jnp.asarray(image))).values
+        # Measured: at most 3.1e-7.
+        assert_equal_inside(result, i, alone, tolerance=1e-6)
 
 
 class TestBatchNorm:
@@ -343,18 +290,18 @@ class TestBatchNorm:
 
     def test_inference_equals_torch(self):
         x = random(2, 3, 5, self.CHANNELS) * 3 + 1
-        expected = self.torch_layer().eval()(to_torch(x))
+        expected = self.torch_layer().eval()(to_nchw(x))
         layer = nnx.view(self.layer(), use_running_average=True)
         result = layer(FeatureMap(jnp.asarray(x))).values
-        np.testing.assert_allclose(result, to_numpy(expected), rtol=0, atol=2e-6)
+        np.testing.assert_allclose(result, to_nhwc(expected), rtol=0, atol=2e-6)
 
     def test_training_equals_torch_but_for_the_unbiased_variance(self):
         x = random(2, 3, 5, self.CHANNELS) * 3 + 1
         theirs, ours = self.torch_layer().train(), self.layer()
-        expected = theirs(to_torch(x))
+        expected = theirs(to_nchw(x))
         view = nnx.view(ours, use_running_average=False)
         result = view(FeatureMap(jnp.asarray(x))).values
-        np.testing.assert_allclose(result, to_numpy(expected), rtol=0, atol=5e-6)
+        np.testing.assert_allclose(result, to_nhwc(expected), rtol=0, atol=5e-6)
 
         norm = ours
         np.testing.assert_allclose(norm.mean[...], theirs.running_mean, atol=1e-6)
@@ -374,49 +321,3 @@ class TestBatchNorm:
         frozen(FeatureMap(jnp.asarray(random(2, 3, 5, self.CHANNELS))))
         after = jax.tree.map(np.array, nnx.state(layer))
         jax.tree.map(np.testing.assert_array_equal, before, after)
-
-
-def test_frozen_statistics_of_a_network_keep_every_bit_in_training(light_resnet18):
-    network = ours_from(light_resnet18)
-    before = jax.tree.map(np.array, nnx.state(network, nnx.BatchStat))
-
-    @nnx.jit
-    def train(network: SegmentationNetwork, image: jax.Array, rngs: nnx.Rngs):
-        view = nnx.view(network, deterministic=False, use_running_average=True)
-        return view.score(FeatureMap(image), rngs=rngs).values
-
-    train(network, jnp.zeros((2, 33, 50, 3)), nnx.Rngs(dropout=0))
-    after = jax.tree.map(np.array, nnx.state(network, nnx.BatchStat))
-    jax.tree.map(np.testing.assert_array_equal, before, after)
-
-
-def test_bfloat16_is_near_float32_and_keeps_its_parameters(light_resnet18):
-    image = pictures(2, 65, 98, seed=1)
-    with torch.no_grad():
-        expected = to_numpy(light_resnet18(image))
-    network = in_inference(ours_from(light_resnet18, dtype=jnp.bfloat16))
-    leaves = jax.tree.leaves(nnx.state(network))
-    assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
-
-    logits = nnx.jit(lambda network, x: network(x))(
-        network, jnp.asarray(to_numpy(image))
-    )
-    assert logits.dtype == jnp.float32
-    difference = np.abs(np.asarray(logits) - expected) / np.abs(expected).max()
-    # One rounding to the 8 bits of bfloat16 errs by up to 0.4%; below 1e-4 nothing
-    # would have been rounded. Measured: 0.7% at most, 0.13% on average.
-    assert 1e-4 < difference.max() < 0.02
-    assert difference.mean() < 0.004
-
-
-def test_layer_computes_in_its_dtype():
-    layer = Conv(
-        3,
-        5,
-        3,
-        kernel_init=nnx.initializers.normal(0.3),
-        dtype=jnp.bfloat16,
-        rngs=nnx.Rngs(0),
-    )
-    assert layer.kernel.dtype == jnp.float32
-    assert layer(FeatureMap(jnp.ones((1, 4, 6, 3)))).values.dtype == jnp.bfloat16

@@ -4,72 +4,145 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from flax import nnx
 
-from refinenet_jax.models.build import VARIANTS, build
+torch = pytest.importorskip("torch", reason="the networks are compared with torch's")
+
+from refinenet_jax.models.build import SegmentationNetwork
 from refinenet_jax.models.layers import FeatureMap
-from tests.torch_reference import copy_to_network, fill, pictures, reference
+from tests.architectures import (
+    abstract_network,
+    architecture,
+    compiled,
+    in_inference,
+)
+from tests.torch_reference import (
+    RefineNet,
+    copy_to_network,
+    fill,
+    pictures,
+    reference,
+    to_nhwc,
+)
 
 # The largest difference as a share of the largest value. Measured with jax 0.10.2 and
-# torch 2.13.0 on an x86 CPU: at most 3.1e-6 in the taps (the fourth of ResNet-152) and
-# 1.9e-6 in the logits. The rest is room for another CPU's order of summation.
-TOLERANCE = 1e-5
+# torch 2.13.0 on an x86 CPU: at most 1.0e-5 in the taps (the fourth of ResNet-152;
+# 2.0e-6 in ResNet-50, 8.8e-6 in the last of MobileNet-v2) and 2.0e-6 in the scores. Both
+# libraries lie equally far from torch's float64. The rest is room for another CPU's
+# order of summation.
+TAP_TOLERANCE = 2e-5
+SCORE_TOLERANCE = 5e-6
+
+# Odd sizes at every stage: 97×131, 49×66, 25×33, 13×17, 7×9, 4×5.
+ODD = (97, 131)
+EVEN = (224, 160)
+NUM_CLASSES = 21
 
 
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """[B,C,H,W] → [B,H,W,C]."""
-    return tensor.detach().permute(0, 2, 3, 1).numpy()
+def filled_reference(variant: str, **changes) -> RefineNet:
+    network = reference(variant, NUM_CLASSES, **changes)
+    fill(network, seed=0)
+    return network
 
 
-def relative_error(ours: jax.Array, reference: torch.Tensor) -> float:
-    expected = to_numpy(reference)
+def ours_from(network: RefineNet, variant: str, **changes) -> SegmentationNetwork:
+    ours = abstract_network(architecture(variant, NUM_CLASSES, **changes))
+    copy_to_network(network.state_dict(), ours, variant)
+    return in_inference(ours)
+
+
+def relative_error(ours: jax.Array, theirs: torch.Tensor) -> float:
+    expected = to_nhwc(theirs)
     assert ours.shape == expected.shape
     return float(np.abs(np.asarray(ours) - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_taps_and_logits_equal_torch(variant):
-    network = reference(variant, 21)
-    fill(network, seed=0)
-    # Odd sizes at every stage: 97×131, 49×66, 25×33, 13×17, 7×9, 4×5.
-    image = pictures(2, 97, 131, seed=1)
-    with torch.no_grad():
-        expected_taps = network.taps(image)
-        expected = network.refine(expected_taps)
-
-    ours = nnx.eval_shape(
-        lambda: build(variant, 21, input_scale=1.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    )
-    copy_to_network(network.state_dict(), ours)
-    del network
-    graph, state = nnx.split(
-        nnx.view(ours, deterministic=True, use_running_average=True)
-    )
-    del ours
-
-    @jax.jit
-    def forward(state: nnx.State, image: jax.Array):
-        # Not ours(image): the backbone would be compiled twice.
-        ours = nnx.merge(graph, state)
-        taps = ours.backbone(FeatureMap(image))
-        return [tap.values for tap in taps], ours.decoder(taps).values
-
-    taps, logits = forward(state, jnp.asarray(to_numpy(image)))
-    errors = [
-        relative_error(*pair) for pair in zip(taps, expected_taps, strict=True)
-    ] + [relative_error(logits, expected)]
+@pytest.mark.parametrize(
+    ("variant", "sizes"),
+    [
+        ("light_resnet18", [ODD, EVEN]),
+        ("light_resnet34", [ODD, EVEN]),
+        ("light_resnet50", [ODD, EVEN]),
+        ("resnet50", [ODD]),
+        ("resnet50_caffe", [ODD]),
+        ("light_mobilenet_v2", [ODD, EVEN]),
+        ("mobilenet_v2", [ODD]),
+        ("light_efficientnet_lite0", [ODD, EVEN]),
+        pytest.param("resnet50", [EVEN], marks=pytest.mark.slow),
+        pytest.param("resnet50_caffe", [EVEN], marks=pytest.mark.slow),
+        pytest.param("resnet101", [ODD, EVEN], marks=pytest.mark.slow),
+        pytest.param("light_resnet101", [ODD, EVEN], marks=pytest.mark.slow),
+        pytest.param("resnet152", [ODD, EVEN], marks=pytest.mark.slow),
+        pytest.param("light_resnet152", [ODD, EVEN], marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2", [EVEN], marks=pytest.mark.slow),
+        pytest.param("efficientnet_lite0", [ODD, EVEN], marks=pytest.mark.slow),
+    ],
+)
+def test_taps_and_scores_equal_torch(variant, sizes):
+    network = filled_reference(variant)
+    ours = ours_from(network, variant)
+    (backbone,) = ours.backbones
+    for size in sizes:
+        image = pictures(2, *size, seed=1)
+        with torch.no_grad():
+            expected_taps = network.taps(image)
+            expected = network.refine(expected_taps)
+        # In two programs, of which variants in the same process share one.
+        taps = compiled(backbone, FeatureMap(jnp.asarray(to_nhwc(image))))
+        scores = compiled(ours.decoder, taps).values
+        errors = [
+            relative_error(tap.values, theirs)
+            for tap, theirs in zip(taps, expected_taps, strict=True)
+        ]
+        assert max(errors) < TAP_TOLERANCE, errors
+        assert relative_error(scores, expected) < SCORE_TOLERANCE
+        # A comparison with a network that has died out would prove nothing.
+        assert expected.std() > 0.5
     # The next network should find the memory of this one free.
-    del taps, logits, state, forward
+    del ours, backbone, taps, scores
     gc.collect()
-    assert max(errors) < TOLERANCE, errors
-    # A comparison with a network that has died out would prove nothing.
+
+
+TWO_SCALES = {"input_scales": (1.2, 0.6)}
+# Full networks where their units and convolutions matter.
+OPTIONS = [
+    ("resnet18", {"cascade": "single"}),
+    ("resnet18", {"cascade": "2_cascaded"}),
+    ("light_resnet18", {"cascade": "single"}),
+    ("light_mobilenet_v2", {"cascade": "2_cascaded"}),
+    ("resnet18", {"adaptation_units": 1, "output_units": 0, "classifier_units": 2}),
+    ("light_resnet18", {"pooling": "improved", "pooling_stages": 2}),
+    ("light_mobilenet_v2", {"pooling": "improved"}),
+    ("light_resnet18", {"pooling_stages": 0}),
+    ("light_resnet18", {"fusion_resize": "bicubic"}),
+    ("light_resnet18", {"void_output": True}),
+    ("light_resnet18", TWO_SCALES),
+    ("resnet18", {**TWO_SCALES, "cascade": "2_cascaded"}),
+]
+
+
+@pytest.mark.parametrize(("variant", "changes"), OPTIONS)
+def test_logits_of_an_option_equal_torch(variant, changes):
+    network = filled_reference(variant, **changes)
+    image = pictures(2, 65, 98, seed=1)
+    with torch.no_grad():
+        expected = network(image)[:, :NUM_CLASSES]  # void is the last
+    ours = ours_from(network, variant, **changes)
+    logits = compiled(ours, jnp.asarray(to_nhwc(image)))
+    assert relative_error(logits, expected) < SCORE_TOLERANCE
     assert expected.std() > 0.5
 
 
-def test_every_weight_of_the_reference_counts():
-    network = reference("resnet50", 21)
-    fill(network, seed=0)
+@pytest.mark.parametrize(
+    ("variant", "changes"),
+    [
+        ("light_resnet50", {}),
+        ("light_mobilenet_v2", {}),
+        ("light_efficientnet_lite0", {}),
+        ("resnet18", {**TWO_SCALES, "classifier_units": 1}),
+    ],
+)
+def test_every_weight_of_the_reference_counts(variant, changes):
+    network = filled_reference(variant, **changes)
     network(pictures(2, 33, 50, seed=1)).square().sum().backward()
     silent = [
         key
@@ -77,3 +150,25 @@ def test_every_weight_of_the_reference_counts():
         if not weight.grad.abs().max() > 1e-3
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("variant", "count"), [("light_mobilenet_v2", 39), ("light_efficientnet_lite0", 36)]
+)
+def test_relu6_of_the_reference_cuts_off_a_few_values(variant, count):
+    network = filled_reference(variant)
+    shares = []
+
+    def note(part, inputs, output):
+        shares.append(float((output == 6).float().mean()))
+
+    for part in (*network.backbones, *network.decoders):
+        for layer in part.modules():
+            if isinstance(layer, torch.nn.ReLU6):
+                layer.register_forward_hook(note)
+    network(pictures(2, *ODD, seed=1))
+    # After the stem, twice in each block (in the first of EfficientNet once) and once in
+    # each of the decoder's.
+    assert len(shares) == count
+    assert min(shares) > 0.001
+    assert max(shares) < 0.1

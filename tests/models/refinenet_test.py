@@ -1,19 +1,27 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from refinenet_jax.models.layers import Conv, FeatureMap
-from refinenet_jax.models.light_weight import LightWeightBlock, conv1x1
+from refinenet_jax.models.layers import Conv, FeatureMap, relu6
+from refinenet_jax.models.light_weight import (
+    LIGHT_WEIGHT,
+    LIGHT_WEIGHT_MOBILE,
+    conv1x1,
+)
 from refinenet_jax.models.refinenet import (
+    FULL,
+    BlockInputs,
     ChainedResidualPooling,
     MultiResolutionFusion,
     RefineNet,
-    RefineNetBlock,
     ResidualConvUnit,
 )
 from refinenet_jax.models.resnet import basic_block, bottleneck_block
+from tests.architectures import architecture
 
 OPTIONS = {"dtype": jnp.float32}
 
@@ -30,7 +38,7 @@ def identity1x1(channels: int, factor: float = 1.0) -> Conv:
 
 
 def row(*values: float) -> FeatureMap:
-    return FeatureMap(jnp.array(values)[None, None, :, None])
+    return FeatureMap(jnp.array(values, jnp.float32)[None, None, :, None])
 
 
 def test_residual_unit_adds_to_its_own_input_not_to_the_activated():
@@ -48,46 +56,78 @@ def test_residual_unit_has_one_bias():
     assert unit.conv2.bias is None
 
 
-def test_chained_pooling_with_zero_convolutions_is_relu():
+@pytest.mark.parametrize("order", ["original", "improved"])
+@pytest.mark.parametrize("stages", [0, 4])
+def test_chained_pooling_with_zero_convolutions_is_relu(order, stages):
     x = features(5, 8, 3)
-    pooling = ChainedResidualPooling([identity1x1(3, 0.0) for _ in range(4)])
+    pooling = ChainedResidualPooling([identity1x1(3, 0.0)] * stages, order)
     np.testing.assert_array_equal(pooling(x).values, jnp.maximum(x.values, 0))
 
 
-def test_chained_pooling_by_hand():
-    pooling = ChainedResidualPooling([identity1x1(1, 2.0), identity1x1(1, 10.0)])
-    result = pooling(row(-1, 1, 0, -4, 0, 0, 0, 3)).values.flatten()
-    activated = np.array([0, 1, 0, 0, 0, 0, 0, 3])
-    # The largest of five, times 2; then the largest of five of that, times 10.
-    path1 = np.array([2, 2, 2, 2, 0, 6, 6, 6])
-    path2 = np.array([20, 20, 20, 60, 60, 60, 60, 60])
+@pytest.mark.parametrize(
+    ("order", "path1", "path2"),
+    [
+        # The largest of five, times -2; then the largest of five of that, times 10.
+        ("original", [-10] * 7 + [-6], [-100] * 5 + [-60] * 3),
+        # Times -2, of that the largest of five; then times 10, of that the largest.
+        (
+            "improved",
+            [-10, -10, -10, -4, -2, -2, -2, -2],
+            [-100, -40, -20, -20, -20, -20, -20, -20],
+        ),
+    ],
+)
+def test_chained_pooling_by_hand(order, path1, path2):
+    pooling = ChainedResidualPooling(
+        [identity1x1(1, -2.0), identity1x1(1, 10.0)], order
+    )
+    result = pooling(row(5, 5, 5, 5, 5, 2, 1, 3)).values.flatten()
+    activated = np.array([5, 5, 5, 5, 5, 2, 1, 3])
     np.testing.assert_array_equal(result, activated + path1 + path2)
 
 
+def test_chained_pooling_with_relu6():
+    pooling = ChainedResidualPooling([identity1x1(1, 0.5)], "original", relu6)
+    assert pooling(row(-1, 4, 9)).values.flatten().tolist() == [3, 7, 9]
+
+
 def test_lone_input_passes_fusion_unchanged():
-    fusion = MultiResolutionFusion([])
+    fusion = MultiResolutionFusion([], None, "align_corners")
     assert jax.tree.leaves(nnx.state(fusion)) == []
     x = features(5, 8, 3)
-    assert fusion([x]) is x
+    assert fusion([x], None) is x
 
 
 def test_fusion_adds_at_the_finest_resolution():
-    fusion = MultiResolutionFusion([identity1x1(1), identity1x1(1, 10.0)])
-    result = fusion([row(1, 2, 3, 4), row(0, 3)])
+    fusion = MultiResolutionFusion(
+        [identity1x1(1)], identity1x1(1, 10.0), "align_corners"
+    )
+    result = fusion([row(1, 2, 3, 4)], row(0, 3))
     np.testing.assert_allclose(
         result.values.flatten(), [1, 12, 23, 34], rtol=0, atol=1e-5
     )
 
 
-@pytest.mark.parametrize("make_block", [RefineNetBlock, LightWeightBlock])
-def test_block_keeps_the_size_of_its_tap(make_block):
-    block = nnx.eval_shape(lambda: make_block(5, 7, 4, **OPTIONS, rngs=nnx.Rngs(0)))
+def test_fusion_without_convolutions_adds_taps_of_all_sizes_as_they_are():
+    fusion = MultiResolutionFusion([], None, "align_corners")
+    result = fusion([row(0, 3), row(1, 2, 3, 4)], None)
+    np.testing.assert_allclose(result.values.flatten(), [1, 3, 5, 7], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", [FULL, LIGHT_WEIGHT, LIGHT_WEIGHT_MOBILE])
+def test_block_has_the_size_of_its_finest_tap_and_its_fewest_channels(decoder):
+    inputs = BlockInputs(tap_channels=(5, 6), tap_widths=(4, 4), coarser_channels=7)
+    block = nnx.eval_shape(
+        lambda: decoder.block(
+            inputs, architecture("resnet18"), **OPTIONS, rngs=nnx.Rngs(0)
+        )
+    )
     graph, state = nnx.split(block)
     result = jax.eval_shape(
         lambda state, *inputs: nnx.merge(graph, state)(*inputs),
         state,
-        features(9, 14, 5),
-        features(5, 7, 7),
+        [features(9, 14, 5), features(5, 7, 6)],
+        features(3, 4, 7),
     )
     assert result.values.shape == (1, 9, 14, 4)
 
@@ -96,24 +136,44 @@ def test_block_keeps_the_size_of_its_tap(make_block):
 def test_residual_block_starts_as_its_shortcut(make_block):
     channels = 8
     width = channels if make_block is basic_block else channels // 4
-    block = make_block(channels, width, 1, **OPTIONS, rngs=nnx.Rngs(0))
+    block = make_block(
+        channels, width, 1, form="torchvision", **OPTIONS, rngs=nnx.Rngs(0)
+    )
     assert block.shortcut is None
     x = features(5, 8, channels)
     result = nnx.view(block, use_running_average=True)(x)
     np.testing.assert_array_equal(result.values, jnp.maximum(x.values, 0))
 
 
-@pytest.fixture(scope="module")
-def decoder() -> RefineNet:
-    # Light-weight blocks for speed; the places of the dropout are the decoder's.
+def decoder_of(kind, tap_strides=(4, 8, 16, 32), **changes) -> RefineNet:
+    """Of taps with 3 channels, for 2 classes."""
     return RefineNet(
-        (3, 3, 3, 3),
-        2,
-        block=LightWeightBlock,
-        classifier_dropout=0.5,
+        tap_strides,
+        [3] * len(tap_strides),
+        kind,
+        architecture("resnet18", 2, **changes),
         **OPTIONS,
         rngs=nnx.Rngs(0),
     )
+
+
+@pytest.mark.parametrize(
+    ("cascade", "taps"),
+    [
+        ("single", ((0, 1, 2, 3, 4, 5, 6, 7),)),
+        ("2_cascaded", ((2, 3, 6, 7), (0, 1, 4, 5))),
+        ("4_cascaded", ((3, 7), (2, 6), (1, 5), (0, 4))),
+    ],
+)
+def test_taps_of_two_scales_enter_the_block_of_their_stride(cascade, taps):
+    strides = (4, 8, 16, 32, 4, 8, 16, 32)
+    assert decoder_of(LIGHT_WEIGHT, strides, cascade=cascade).taps_of_blocks == taps
+
+
+@pytest.fixture(scope="module")
+def decoder() -> RefineNet:
+    # Light-weight blocks for speed; the places of the dropout are the decoder's.
+    return decoder_of(dataclasses.replace(LIGHT_WEIGHT, classifier_dropout=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +183,20 @@ def taps() -> list[FeatureMap]:
 
 
 class TestDropout:
-    """Dropout on the two coarsest taps, and before the full network's classifier."""
+    """Dropout on taps at strides 16 and 32, and before the full network's classifier."""
+
+    @pytest.mark.parametrize(
+        ("kind", "tap_rate", "classifier_rate"),
+        [(FULL, 0.5, 0.5), (LIGHT_WEIGHT, 0.5, 0.0), (LIGHT_WEIGHT_MOBILE, 0.0, 0.0)],
+    )
+    def test_rates(self, kind, tap_rate, classifier_rate):
+        assert kind.tap_dropout == tap_rate
+        assert kind.classifier_dropout == classifier_rate
+
+    def test_drops_the_coarse_taps(self):
+        strides = (4, 8, 16, 16, 32, 32)
+        found = decoder_of(LIGHT_WEIGHT_MOBILE, strides).drops_tap
+        assert found == (False, False, True, True, True, True)
 
     def test_none_in_inference(self, decoder, taps):
         view = nnx.view(decoder, deterministic=True)

@@ -16,19 +16,15 @@ from refinenet_jax.training.checkpoint import (
 )
 from refinenet_jax.training.state import TrainState, sha256
 
-METADATA = {
-    "variant": "light_resnet18",
-    "num_classes": 6,
-    "input_scale": 1.0,
-    "optimizer": "sgd",
-}
+ARCHITECTURE = {"variant": "light_resnet18", "num_classes": 6, "input_scales": [1.0]}
+METADATA = {"architecture": ARCHITECTURE, "optimizer": "sgd"}
 
 
 def a_state(value, step):
     sharding = replicated(global_mesh())
     state = TrainState(
         step=jnp.asarray(step, jnp.int32),
-        params={"backbone": {"w": jnp.full((5, 3), value)}},
+        params={"backbones": {"w": jnp.full((5, 3), value)}},
         batch_stats={"mean": jnp.full(3, -value)},
         opt_state=({"trace": jnp.full((5, 3), 2 * value)},),
         key=jnp.asarray([0, 7], jnp.uint32),
@@ -91,7 +87,7 @@ def test_keeps_the_latest_and_the_best(tmp_path):
 
 def load(workdir, which):
     def shapes_of(metadata):
-        assert metadata["variant"] == METADATA["variant"]
+        assert metadata["architecture"] == ARCHITECTURE
         state = a_state(0.0, 0)
         return state.params, state.batch_stats
 
@@ -105,7 +101,7 @@ def test_reads_the_network_alone(tmp_path):
     shutil.rmtree(tmp_path / "checkpoints" / "1" / "data")
     metadata, params, batch_stats = load(tmp_path, "best")
     assert metadata["step"] == 1
-    assert np.array_equal(params["backbone"]["w"], np.full((5, 3), 1.0))
+    assert np.array_equal(params["backbones"]["w"], np.full((5, 3), 1.0))
     assert np.array_equal(batch_stats["mean"], np.full(3, -1.0))
 
 
@@ -158,6 +154,24 @@ def test_metadata_of_another_form_is_no_traceback(tmp_path):
         restore(tmp_path)
 
 
+def test_converted_weights_are_opened_but_not_trained_on(tmp_path):
+    state = a_state(4.0, 0)
+    weights = {"file": "a.pth", "sha256": "0" * 64, "source": "somewhere"}
+    checkpoints = Checkpoints(tmp_path, keep_latest=1)
+    checkpoints.save_network(
+        state.params, state.batch_stats, {**METADATA, "weights": weights}
+    )
+    with pytest.raises(UserError, match="already holds checkpoints"):
+        checkpoints.save_network(state.params, state.batch_stats, METADATA)
+    checkpoints.close()
+    metadata, params, _ = load(tmp_path, "best")
+    assert (metadata["step"], metadata["mean_iou"]) == (0, None)
+    assert metadata["weights"] == weights
+    assert np.array_equal(params["backbones"]["w"], np.full((5, 3), 4.0))
+    with pytest.raises(UserError, match=f"--config.init_from={tmp_path}"):
+        restore(tmp_path)
+
+
 def test_only_damaged_checkpoints(tmp_path):
     save(tmp_path, [None, None])
     damage(tmp_path, 1)
@@ -170,9 +184,18 @@ def test_only_damaged_checkpoints(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"variant": "resnet50"}, "the config asks for resnet50 with 6 classes"),
-        ({"num_classes": 21}, "holds light_resnet18 with 6 classes.*with 21 classes"),
-        ({"input_scale": 1.2}, "input scale 1.2"),
+        (
+            {"architecture": {**ARCHITECTURE, "variant": "resnet50"}},
+            "with variant='light_resnet18', the config asks for variant='resnet50'",
+        ),
+        (
+            {"architecture": {**ARCHITECTURE, "num_classes": 21}},
+            "holds a network with num_classes=6, the config asks for num_classes=21",
+        ),
+        (
+            {"architecture": {**ARCHITECTURE, "input_scales": [1.2]}},
+            "config asks for input_scales=",
+        ),
         ({"optimizer": "adamw"}, "a run with sgd.*config.optimizer.name='adamw'"),
     ],
 )
@@ -194,7 +217,7 @@ def test_a_folder_that_is_no_workdir(tmp_path):
 def test_metadata_is_plain_json(tmp_path):
     save(tmp_path, [None])
     text = (tmp_path / "checkpoints/1/metadata/metadata").read_text()
-    assert json.loads(text)["variant"] == "light_resnet18"
+    assert json.loads(text)["architecture"] == ARCHITECTURE
 
 
 def test_scores_are_known_while_a_save_is_still_under_way(tmp_path):

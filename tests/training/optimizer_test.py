@@ -59,17 +59,17 @@ def test_sgd_by_hand_with_a_slower_backbone():
     )  # fmt: skip
     params = nnx.State(
         {
-            "backbone": {"w": nnx.Param(jnp.ones(1))},
+            "backbones": {"w": nnx.Param(jnp.ones(1))},
             "decoder": {"w": nnx.Param(jnp.ones(1))},
         }
     )
     gradient = nnx.State(
         {
-            "backbone": {"w": nnx.Param(jnp.ones(1))},
+            "backbones": {"w": nnx.Param(jnp.ones(1))},
             "decoder": {"w": nnx.Param(jnp.ones(1))},
         }
     )
-    optimizer = build_optimizer(config, 10)
+    optimizer = build_optimizer(config, 10, freezes_norms=False)
     state = optimizer.init(params)
     for _ in range(2):
         updates, state = optimizer.update(gradient, state, params)
@@ -77,13 +77,13 @@ def test_sgd_by_hand_with_a_slower_backbone():
     # Decoder: 1 - 0.1 × 1.1 = 0.89; velocity 0.5 × 1.1 + 1 + 0.1 × 0.89 = 1.639.
     assert float(params["decoder"]["w"][...][0]) == pytest.approx(0.89 - 0.1639)
     # Backbone: 1 - 0.01 × 1.1 = 0.989; velocity 0.55 + 1 + 0.0989 = 1.6489.
-    assert float(params["backbone"]["w"][...][0]) == pytest.approx(0.989 - 0.016489)
+    assert float(params["backbones"]["w"][...][0]) == pytest.approx(0.989 - 0.016489)
 
 
 def test_clipping_bounds_the_whole_gradient():
     config = group(name="sgd", momentum=0.0, clip_norm=1.0, schedule="constant")
     params = nnx.State({"decoder": {"w": nnx.Param(jnp.zeros(2))}})
     gradient = nnx.State({"decoder": {"w": nnx.Param(jnp.asarray([3.0, 4.0]))}})
-    optimizer = build_optimizer(config, 10)
+    optimizer = build_optimizer(config, 10, freezes_norms=False)
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     assert updates["decoder"]["w"][...].tolist() == pytest.approx([-0.06, -0.08])

@@ -1,0 +1,53 @@
+"""Mode convert: a PyTorch checkpoint becomes a checkpoint of ours."""
+
+import contextlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from refinenet_jax import files, log
+from refinenet_jax.errors import UserError
+from refinenet_jax.models.build import replace_leaves
+from refinenet_jax.modes.initial import import_torch_file, told
+from refinenet_jax.modes.start import describe, find_dataset, make_folder
+from refinenet_jax.segmenter import shapes_of_network
+from refinenet_jax.training.checkpoint import Checkpoints
+
+
+def run(config: ConfigDict, workdir: Path, weights: str | None) -> None:
+    """Writes checkpoints/ for the config's network from the file `weights`.
+
+    Of several processes the first works.
+
+    Raises:
+        UserError: no file, one that does not fit the network or holds a backbone only,
+            or a workdir that is in use.
+    """
+    if weights is None:
+        raise UserError("--mode=convert needs --weights=FILE")
+    if jax.process_index() != 0:
+        return
+    metadata = describe(config, find_dataset(config))
+    params, batch_stats = shapes_of_network(metadata)
+    imported, origin = import_torch_file(
+        weights, nnx.merge_state(params, batch_stats), metadata, with_classifier=True
+    )
+    if not imported.whole:
+        raise UserError(
+            f"{weights} holds a backbone only, with which nothing can be segmented: "
+            f"train from it with --config.init_from={weights}"
+        )
+    arrays = {leaf: jnp.asarray(array) for leaf, array in imported.arrays.items()}
+    make_folder(workdir)
+    with contextlib.closing(Checkpoints(workdir, keep_latest=1)) as checkpoints:
+        checkpoints.save_network(
+            replace_leaves(params, arrays),
+            replace_leaves(batch_stats, arrays),
+            {**metadata, "weights": origin},
+        )
+    files.write_json(workdir / "config.json", config.to_dict())
+    log.say(told(imported, origin))
+    log.say(f"written to {workdir}; --mode=eval and --mode=predict take it from there")

@@ -1,0 +1,284 @@
+"""Brings weights of PyTorch checkpoints into our networks and back, none forgotten."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from refinenet_jax.errors import UserError
+from refinenet_jax.weights import tables
+from refinenet_jax.weights.tables import Naming, Rule
+
+# A leaf of our network, such as "backbones.0.stem.conv.kernel": its shape.
+Shapes = Mapping[str, tuple[int, ...]]
+Arrays = Mapping[str, np.ndarray]
+
+_CLASSIFIER = ("decoder.classifier.kernel", "decoder.classifier.bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What a checkpoint gives to a network.
+
+    Attributes:
+        arrays: by leaf of our network; float32. All leaves, or those of the backbones,
+            or all but the classifier's.
+        source: whose names the checkpoint has.
+        whole: it holds a decoder too.
+        left_out: keys of the checkpoint that no part of the network was made for.
+    """
+
+    arrays: dict[str, np.ndarray]
+    source: str
+    whole: bool
+    left_out: tuple[str, ...]
+
+
+def import_weights(
+    tensors: Arrays,
+    shapes: Shapes,
+    variant: str,
+    *,
+    with_classifier: bool,
+    origin: str,
+) -> Imported:
+    """Finds the place of every tensor and a tensor for every leaf.
+
+    A checkpoint without any part of a decoder is an ImageNet one: every backbone of the
+    network starts from it.
+
+    Args:
+        tensors: of a checkpoint; [out,in,h,w] kernels.
+        shapes: all leaves of the network.
+        variant: of the network.
+        with_classifier: False leaves the checkpoint's classifier out.
+        origin: how to call the checkpoint in messages.
+
+    Raises:
+        UserError: lists every tensor without a place, every leaf without a tensor and
+            every shape that differs.
+    """
+    naming = _backbone_naming(tensors, variant, origin)
+    decoder = _decoder_naming(shapes)
+    whole = any(rule.our_leaf(key) for rule in _all_decoder_rules() for key in tensors)
+    rules = _rules(naming, decoder if whole else None, shapes)
+    _refuse_other_depth(tensors, shapes, variant, origin)
+    if whole and with_classifier:
+        _refuse_other_classes(tensors, shapes, decoder, origin)
+    wanted = {
+        leaf: shape
+        for leaf, shape in shapes.items()
+        if leaf.startswith("backbones.")
+        or (whole and (with_classifier or leaf not in _CLASSIFIER))
+    }
+    arrays: dict[str, np.ndarray] = {}
+    left_out, extra, misshapen = [], [], []
+    for key, tensor in tensors.items():
+        places = [leaf for rule in rules if (leaf := rule.our_leaf(key))]
+        classifies_images = not whole and naming.leaves_out(key)
+        classifies_pixels = any(leaf in _CLASSIFIER for leaf in places)
+        if classifies_images or (classifies_pixels and not with_classifier):
+            left_out.append(key)
+        elif any(rule.step_counter(key) for rule in rules):
+            continue
+        elif not places or any(leaf not in wanted for leaf in places):
+            extra.append(key)
+        for leaf in places:
+            if leaf in wanted:
+                arrays[leaf] = _to_ours(tensor)
+                if arrays[leaf].shape != wanted[leaf]:
+                    theirs, ours = list(tensor.shape), list(wanted[leaf])
+                    misshapen.append(f"{key} {theirs} for {leaf} {ours}")
+    if naming.identity_expansion:
+        arrays |= _identity_expansion(wanted)
+    faults = {
+        "not of this network": extra,
+        "missing": [_expected_key(leaf, rules) for leaf in wanted.keys() - arrays],
+        "of another shape": misshapen,
+    }
+    _refuse_faults(faults, f"{origin} ({naming.title}) does not fit {variant}")
+    source = decoder.title if whole else naming.title
+    return Imported(arrays, source, whole, tuple(left_out))
+
+
+def export_weights(arrays: Arrays, variant: str) -> dict[str, np.ndarray]:
+    """A network as the PyTorch ports name and lay it out.
+
+    arrays: by leaf, all leaves of a network of that variant → by key; with the step
+    counters that torch's BatchNorm has, at 0.
+    """
+    backbone, *_ = next(
+        namings for family, namings in tables.BACKBONES.items() if family in variant
+    )
+    rules = _rules(backbone, _decoder_naming(arrays), arrays)
+    tensors: dict[str, np.ndarray] = {}
+    for leaf, array in arrays.items():
+        key = _expected_key(leaf, rules)
+        tensors[key] = np.ascontiguousarray(
+            array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+        )
+        if key.endswith(".running_var"):
+            counter = key.removesuffix("running_var") + tables.STEP_COUNTER
+            tensors[counter] = np.zeros((), np.int64)
+    return tensors
+
+
+def _to_ours(tensor: np.ndarray) -> np.ndarray:
+    """[out,in,h,w] → [h,w,in,out]; all else is laid out alike."""
+    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+
+
+def _backbone_naming(tensors: Arrays, variant: str, origin: str) -> Naming:
+    found = [
+        (family, naming)
+        for family, namings in tables.BACKBONES.items()
+        for naming in namings
+        if naming.signature in tensors
+    ]
+    if not found:
+        known = ", ".join(n.title for ns in tables.BACKBONES.values() for n in ns)
+        raise UserError(
+            f"{origin}: its keys ({_listed(list(tensors), 3)}) are of no known network; "
+            f"known: {known}"
+        )
+    family, naming = found[0]
+    if family not in variant:
+        raise UserError(
+            f"{origin} holds the {naming.title}, config.model.variant={variant!r} has "
+            f"another backbone: choose a variant with {family} in its name"
+        )
+    return naming
+
+
+def _decoder_naming(shapes: Shapes | Arrays) -> Naming:
+    """The first that has a key for every leaf of the decoder."""
+    leaves = [
+        leaf.removeprefix("decoder.") for leaf in shapes if leaf.startswith("decoder.")
+    ]
+    return next(
+        naming
+        for naming in tables.DECODERS
+        if all(any(rule.torch_key(leaf) for rule in naming.rules) for leaf in leaves)
+    )
+
+
+def _all_decoder_rules() -> list[Rule]:
+    return [rule for naming in tables.DECODERS for rule in naming.rules]
+
+
+def _rules(
+    backbone: Naming, decoder: Naming | None, leaves: Shapes | Arrays
+) -> list[Rule]:
+    """The rules of a whole network, or of its backbones."""
+    scales = {leaf.split(".")[1] for leaf in leaves if leaf.startswith("backbones.")}
+    rules = []
+    for index in range(len(scales)):
+        # No port has two backbones: the name of the second is ours.
+        prefix = "" if index == 0 or decoder is None else f"scale{index + 1}."
+        rules += [rule.below(prefix, f"backbones.{index}.") for rule in backbone.rules]
+    if decoder is not None:
+        rules += [rule.below("", "decoder.") for rule in decoder.rules]
+    return rules
+
+
+def _expected_key(leaf: str, rules: Sequence[Rule]) -> str:
+    return next((key for rule in rules if (key := rule.torch_key(leaf))), leaf)
+
+
+def _identity_expansion(wanted: Shapes) -> dict[str, np.ndarray]:
+    """Values with which the first expansion of MobileNet-v2 passes its input on.
+
+    A unit matrix and a BatchNorm that multiplies by exactly 1; the ReLU6 that follows
+    finds what a ReLU6 has left.
+    """
+    arrays = {}
+    for leaf, shape in wanted.items():
+        if ".stages.0.0.layers.0." not in leaf:
+            continue
+        name = leaf.rpartition(".")[2]
+        if name == "kernel":
+            arrays[leaf] = np.eye(shape[-1], dtype=np.float32)[None, None]
+        else:
+            # The variance and epsilon add up to 1.
+            value = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1 - 1e-5}[name]
+            arrays[leaf] = np.full(shape, value, np.float32)
+    return arrays
+
+
+# Blocks in each stage, whether of three convolutions. He et al. 2016, table 1.
+_RESNETS = {
+    ((2, 2, 2, 2), False): "resnet18",
+    ((3, 4, 6, 3), False): "resnet34",
+    ((3, 4, 6, 3), True): "resnet50",
+    ((3, 4, 23, 3), True): "resnet101",
+    ((3, 8, 36, 3), True): "resnet152",
+}
+_Depth = tuple[tuple[int, ...], bool]
+
+
+def _depth(names: Sequence[str], block: str, third_conv: str) -> _Depth:
+    """Blocks in each stage by a pattern with two numbers; whether of three layers."""
+    found = [match for name in names if (match := re.match(block, name))]
+    stages = sorted({int(match[1]) for match in found})
+    counts = tuple(
+        1 + max(int(match[2]) for match in found if int(match[1]) == stage)
+        for stage in stages
+    )
+    return counts, any(re.search(third_conv, name) for name in names)
+
+
+def _refuse_other_depth(
+    tensors: Arrays, shapes: Shapes, variant: str, origin: str
+) -> None:
+    """A hint that helps more than the list of hundreds of keys."""
+    if "resnet" not in variant or tables.RESNET.signature not in tensors:
+        return
+    theirs = _depth(list(tensors), r"layer(\d)\.(\d+)\.conv", r"^layer\d\.\d+\.conv3")
+    ours = _depth(
+        list(shapes),
+        r"backbones\.0\.stages\.(\d)\.(\d+)\.",
+        r"^backbones\.0\.stages\.\d\.\d+\.layers\.2",
+    )
+    # A checkpoint that lacks some block of another depth is merely incomplete.
+    if theirs == ours or theirs not in _RESNETS:
+        return
+    name = re.sub(r"^light_|_caffe$", "", variant)
+    differing = [
+        f"layer{stage}.{count - 1}, {name} has {own} blocks in layer{stage}"
+        for stage, (count, own) in enumerate(zip(theirs[0], ours[0], strict=True), 1)
+        if count != own
+    ]
+    fact = differing[-1] if differing else f"blocks of another form than {name}'s"
+    raise UserError(f"{origin} has {fact}: is it {_RESNETS[theirs]}?")
+
+
+def _refuse_other_classes(
+    tensors: Arrays, shapes: Shapes, decoder: Naming, origin: str
+) -> None:
+    keys = [
+        rule.below("", "decoder.").torch_key(_CLASSIFIER[0]) for rule in decoder.rules
+    ]
+    found = next((tensors[key] for key in keys if key and key in tensors), None)
+    outputs = shapes[_CLASSIFIER[0]][-1]
+    if found is not None and found.shape[0] != outputs:
+        raise UserError(
+            f"{origin} has a classifier of {found.shape[0]} outputs, this network has "
+            f"{outputs}: change config.model.num_classes, or start the classifier anew "
+            "with config.init_classifier=False"
+        )
+
+
+def _refuse_faults(faults: Mapping[str, Sequence[str]], title: str) -> None:
+    parts = [
+        f"{len(names)} {kind}: {_listed(sorted(names), 8)}"
+        for kind, names in faults.items()
+        if names
+    ]
+    if parts:
+        raise UserError(f"{title}; {'; '.join(parts)}")
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

