@@ -281,6 +281,34 @@ def test_exported_and_converted_weights_are_the_same_network(trained, run, tmp_p
     assert first < 0.9 * of_random
 
 
+@pytest.mark.slow  # compiles a larger network
+def test_every_option_of_the_network_at_once(run, tmp_path):
+    options = (
+        "--config.model.variant=light_mobilenet_v2",
+        "--config.model.input_scales=(1.2,0.6)",
+        "--config.model.cascade=2_cascaded",
+        "--config.model.pooling=improved",
+        "--config.model.pooling_stages=2",
+        "--config.model.fusion_resize=bicubic",
+        "--config.model.void_output=True",
+        "--config.model.batch_norm=frozen",
+        "--config.train.num_steps=1",
+    )
+    first, second = tmp_path / "first", tmp_path / "second"
+    file = first / "export" / "network.safetensors"
+    for arguments in (
+        (f"--workdir={first}",),
+        (f"--workdir={first}", "--mode=export"),
+        (f"--workdir={second}", "--mode=convert", f"--weights={file}"),
+        (f"--workdir={second}", "--mode=eval"),
+    ):
+        code, out, err = run(*TINY, *options, *arguments)
+        assert code == 0, out + err
+    one, other = (read(workdir / "eval.json") for workdir in (first, second))
+    assert one["confusion_matrix"] == other["confusion_matrix"]
+    assert np.shape(one["confusion_matrix"]) == (6, 6)
+
+
 def test_bad_weights_are_one_clear_line_and_exit_code_2(run, tmp_path):
     network = tmp_path / "voc.safetensors"
     write_safetensors(network, checkpoint_of("light_resnet18"), {})

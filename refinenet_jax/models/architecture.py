@@ -2,8 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from refinenet_jax.errors import UserError
 from refinenet_jax.models.resize import ResizeMethod
 
 PoolingOrder = Literal["original", "improved"]
@@ -54,12 +56,15 @@ class Architecture:
         """The inverse of `to_json`; JSON knows no tuples.
 
         Raises:
-            ValueError: a field is missing or unknown.
+            UserError: a field is missing or unknown.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if values.keys() != names:
             other = sorted(values.keys() ^ names)
-            raise ValueError(f"the description of a network differs in {other}")
+            raise UserError(
+                f"a checkpoint of another version: {', '.join(other)} of its network is "
+                "missing or unknown here; use the version that wrote it"
+            )
         return cls(**{**values, "input_scales": tuple(values["input_scales"])})
 
     def to_json(self) -> dict[str, Any]:
@@ -70,3 +75,29 @@ class Architecture:
     def num_outputs(self) -> int:
         """Channels of the classifier."""
         return self.num_classes + self.void_output
+
+
+def check_same_network(
+    origin: str | Path,
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    *,
+    with_classifier: bool = True,
+) -> None:
+    """Raises UserError where some weights are not of the network asked for.
+
+    found, wanted: what `to_json` gives of both.
+    with_classifier: False lets them differ in the number of classes.
+    """
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if not with_classifier:
+        differing = [n for n in differing if n not in ("num_classes", "void_output")]
+    if differing:
+        theirs, ours = (
+            " and ".join(f"{name}={values.get(name)!r}" for name in differing)
+            for values in (found, wanted)
+        )
+        raise UserError(
+            f"{origin} holds a network with {theirs}, the config asks for {ours}: "
+            "choose another or change config.model"
+        )

@@ -17,6 +17,7 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.inference import draw, evaluator, metrics
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.inference.report import class_table
+from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.models.build import SegmentationNetwork
 from refinenet_jax.modes.start import describe, find_dataset, open_data
 from refinenet_jax.provenance import provenance
@@ -24,7 +25,6 @@ from refinenet_jax.segmenter import abstract_network, shapes_of_network
 from refinenet_jax.sharding import local_mesh, replicated
 from refinenet_jax.training.checkpoint import (
     Metadata,
-    check_same_network,
     open_checkpoints,
 )
 

@@ -13,11 +13,11 @@ from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
 from refinenet_jax import log
+from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.models.build import named_leaves, replace_leaves
 from refinenet_jax.segmenter import shapes_of_network
 from refinenet_jax.training.checkpoint import (
     Metadata,
-    check_same_network,
     open_checkpoints,
 )
 from refinenet_jax.training.state import TrainState

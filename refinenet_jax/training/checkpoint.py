@@ -19,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from refinenet_jax.errors import UserError
 from refinenet_jax.log import say
+from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.sharding import wait_for_all
 from refinenet_jax.training.state import TrainState
 
@@ -301,32 +302,6 @@ def open_checkpoints(workdir: Path) -> Checkpoints:
             f"{workdir} holds no {FOLDER}/: name the workdir of a run that saved one"
         )
     return Checkpoints(workdir)
-
-
-def check_same_network(
-    origin: str | Path,
-    found: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    *,
-    with_classifier: bool = True,
-) -> None:
-    """Raises UserError where some weights are not of the network asked for.
-
-    found, wanted: the `architecture` of both.
-    with_classifier: False lets them differ in the number of classes.
-    """
-    differing = [name for name in wanted if found.get(name) != wanted[name]]
-    if not with_classifier:
-        differing = [n for n in differing if n not in ("num_classes", "void_output")]
-    if differing:
-        theirs, ours = (
-            " and ".join(f"{name}={values.get(name)!r}" for name in differing)
-            for values in (found, wanted)
-        )
-        raise UserError(
-            f"{origin} holds a network with {theirs}, the config asks for {ours}: "
-            "choose another or change config.model"
-        )
 
 
 def with_sharding(tree: Any, sharding: Sharding) -> Any:

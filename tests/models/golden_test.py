@@ -46,6 +46,6 @@ def test_logits_are_those_of_torch(variant):
     assert expected.std((1, 2)).min() > 0.5
     logits = compiled(filled_network(variant), jnp.asarray(picture()))
     assert logits.shape == expected.shape
-    # Measured: at most 4.2e-6 of the largest (resnet101).
+    # Measured: at most 4.2e-6 of the largest.
     largest = np.abs(expected).max()
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * largest)
