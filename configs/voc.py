@@ -1,10 +1,10 @@
 """PASCAL VOC 2012, 21 classes.
 
-    python -m refinenet_jax.main --config=configs/voc.py --config.data.manual_dir=DIR \\
-        --config.init_from=resnet101-63fe2227.pth
+    python -m refinenet_jax.main --config=configs/voc.py --config.data.manual_dir=DIR
     python -m refinenet_jax.main --config=configs/voc.py:light_resnet50 ...
 
-DIR holds VOCdevkit/ or VOCtrainval_11-May-2012.tar, and benchmark.tgz for the split
+Add --config.init_from=FILE, the ImageNet weights of the ResNet, such as
+resnet101-63fe2227.pth. DIR holds VOCdevkit/ or VOCtrainval_11-May-2012.tar, and benchmark.tgz for the split
 train_aug; without manual_dir the VOC archive is downloaded (2 GB).
 
 The full networks follow the paper's code (guosheng/refinenet,

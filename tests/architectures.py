@@ -12,7 +12,12 @@ from flax import nnx
 
 from refinenet_jax import config
 from refinenet_jax.models.architecture import Architecture
-from refinenet_jax.models.build import SegmentationNetwork, build, named_leaves
+from refinenet_jax.models.build import (
+    SegmentationNetwork,
+    build,
+    named_leaves,
+    replace_leaves,
+)
 from refinenet_jax.weights.mapping import import_weights
 
 
@@ -52,23 +57,19 @@ def set_weights(
     Raises:
         UserError: lists every tensor without a place and every leaf without a tensor.
     """
-    leaves = named_leaves(nnx.state(network))
-    arrays = import_weights(
+    state = nnx.state(network)
+    imported = import_weights(
         tensors,
-        {name: leaf.shape for name, leaf in leaves.items()},
+        {name: leaf.shape for name, leaf in named_leaves(state).items()},
         variant,
         with_classifier=True,
         origin="the weights of the test",
-    ).arrays
-    filled = (
-        # A copy: on CPU, JAX would otherwise share memory with the tensor.
-        (path, leaf.replace(jnp.array(arrays[name], copy=True)))
-        for (path, leaf), name in zip(
-            nnx.to_flat_state(nnx.state(network)), leaves, strict=True
-        )
-        if name in arrays
     )
-    nnx.update(network, nnx.from_flat_state(filled))
+    # Copies: on CPU, JAX would otherwise share memory with the tensors.
+    arrays = {
+        name: jnp.array(array, copy=True) for name, array in imported.arrays.items()
+    }
+    nnx.update(network, replace_leaves(state, arrays))
 
 
 def in_inference(module: nnx.Module) -> nnx.Module:

@@ -16,7 +16,12 @@ from torch import nn
 
 from refinenet_jax.models.architecture import Architecture
 from refinenet_jax.models.build import SegmentationNetwork
-from tests.architectures import architecture, set_weights
+from tests.architectures import (
+    abstract_network,
+    architecture,
+    in_inference,
+    set_weights,
+)
 
 # On cores that others use too, threads that wait for each other take ten times as long
 # as one.
@@ -778,3 +783,14 @@ def copy_to_network(
     """Fills our network, or its backbones alone, from a torch state_dict."""
     tensors = {key: tensor.detach().numpy() for key, tensor in state_dict.items()}
     set_weights(network, tensors, variant)
+
+
+def reference_and_ours(
+    variant: str, dtype: str = "float32", **changes: Any
+) -> tuple[RefineNet, SegmentationNetwork]:
+    """A filled reference and our network with its weights, both for inference."""
+    network = reference(variant, **changes)
+    fill(network, seed=0)
+    ours = abstract_network(architecture(variant, **changes), dtype)
+    copy_to_network(network.state_dict(), ours, variant)
+    return network, in_inference(ours)

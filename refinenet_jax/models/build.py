@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -127,10 +128,14 @@ def _scaled(image: FeatureMap, scale: float) -> FeatureMap:
     """The authors' code shows the network a larger picture than it was given."""
     if scale == 1:
         return image
-    height, width = (round(length * scale) for length in image.values.shape[1:3])
+    # In float32 both times, so that halves are rounded alike.
+    height, width = (
+        int(np.round(np.float32(length) * np.float32(scale)))
+        for length in image.values.shape[1:3]
+    )
     size = image.size
     if size is not None:
-        size = jnp.round(size * scale).astype(jnp.int32)
+        size = jnp.round(size * jnp.float32(scale)).astype(jnp.int32)
     return resize(image, (height, width), size, "bicubic")
 
 

@@ -85,6 +85,7 @@ LIGHT_WEIGHT = Decoder(
     width=256,
     tap_dropout=0.5,
     classifier_dropout=0.0,
+    has_units=False,
 )
 # Over MobileNet-v2: two taps at 1/32 and two at 1/16, added as they are; ReLU6.
 LIGHT_WEIGHT_MOBILE = Decoder(
@@ -93,4 +94,5 @@ LIGHT_WEIGHT_MOBILE = Decoder(
     width=256,
     tap_dropout=0.0,
     classifier_dropout=0.0,
+    has_units=False,
 )

@@ -228,6 +228,7 @@ class Decoder:
         width: channels that all other taps are reduced to.
         tap_dropout: rate on taps at strides 16 and 32.
         classifier_dropout: rate before the classifier.
+        has_units: there may be residual units before the classifier.
     """
 
     block: Callable[..., nnx.Module]
@@ -235,6 +236,7 @@ class Decoder:
     width: int
     tap_dropout: float
     classifier_dropout: float
+    has_units: bool
 
 
 FULL = Decoder(
@@ -243,6 +245,7 @@ FULL = Decoder(
     width=256,
     tap_dropout=0.5,
     classifier_dropout=0.5,
+    has_units=True,
 )
 
 
@@ -287,8 +290,9 @@ class RefineNet(nnx.Module):
         )
         self.tap_dropout = Dropout(decoder.tap_dropout)
         self.classifier_dropout = Dropout(decoder.classifier_dropout)
+        units = architecture.classifier_units if decoder.has_units else 0
         self.classifier_units = ResidualConvUnits(
-            architecture.classifier_units, channels, dtype=dtype, rngs=rngs
+            units, channels, dtype=dtype, rngs=rngs
         )
         self.classifier = conv3x3(
             channels, architecture.num_outputs, use_bias=True, dtype=dtype, rngs=rngs

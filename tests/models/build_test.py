@@ -9,7 +9,6 @@ from flax import nnx
 
 torch = pytest.importorskip("torch", reason="shapes are compared with torch's")
 
-from refinenet_jax.models.architecture import Architecture
 from refinenet_jax.models.build import (
     VARIANTS,
     SegmentationNetwork,
@@ -208,16 +207,6 @@ def test_named_leaves_are_replaced_by_their_names():
         "norm.scale": [1] * 3,
         "norm.var": [1] * 3,
     }
-
-
-def test_architecture_comes_back_from_json():
-    described = architecture("resnet50", 7, input_scales=(1.2, 0.6), void_output=True)
-    values = json.loads(json.dumps(described.to_json()))
-    assert Architecture.from_json(values) == described
-    del values["cascade"]
-    values["cascades"] = 4
-    with pytest.raises(ValueError, match=r"\['cascade', 'cascades'\]"):
-        Architecture.from_json(values)
 
 
 def test_normalize_by_hand():

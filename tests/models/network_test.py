@@ -6,41 +6,14 @@ from flax import nnx
 
 torch = pytest.importorskip("torch", reason="the networks are compared with torch's")
 
-from refinenet_jax.models.build import SegmentationNetwork
+from refinenet_jax.models.build import SegmentationNetwork, _scaled
 from refinenet_jax.models.layers import FeatureMap
-from tests.architectures import (
-    abstract_network,
-    architecture,
-    compiled,
-    in_inference,
-)
+from tests.architectures import compiled
 from tests.models.buckets import assert_equal_inside, bucketed
-from tests.torch_reference import (
-    RefineNet,
-    copy_to_network,
-    fill,
-    pictures,
-    reference,
-    to_nhwc,
-)
+from tests.torch_reference import pictures, reference_and_ours, to_nhwc
 
 # As a share of the largest logit. Measured on an x86 CPU: at most 2.1e-6.
 PADDING_ERROR = 5e-6
-
-
-@pytest.fixture(scope="module")
-def light_resnet18() -> RefineNet:
-    network = reference("light_resnet18")
-    fill(network, seed=0)
-    return network
-
-
-def ours_from(
-    network: RefineNet, variant: str, dtype: str = "float32", **changes
-) -> SegmentationNetwork:
-    ours = abstract_network(architecture(variant, **changes), dtype)
-    copy_to_network(network.state_dict(), ours, variant)
-    return ours
 
 
 @pytest.mark.parametrize(
@@ -54,10 +27,8 @@ def ours_from(
     ],
 )
 def test_a_padded_picture_gives_what_torch_gives_for_it_alone(variant, input_scales):
-    network = reference(variant, input_scales=input_scales)
-    fill(network, seed=0)
-    ours = ours_from(network, variant, input_scales=input_scales)
-    graph, state = nnx.split(in_inference(ours))
+    network, ours = reference_and_ours(variant, input_scales=input_scales)
+    graph, state = nnx.split(ours)
     traces = []
 
     @jax.jit
@@ -76,8 +47,16 @@ def test_a_padded_picture_gives_what_torch_gives_for_it_alone(variant, input_sca
     assert len(traces) == 1
 
 
-def test_frozen_statistics_keep_every_bit_in_training(light_resnet18):
-    network = ours_from(light_resnet18, "light_resnet18")
+@pytest.mark.parametrize("scale", [0.35, 0.6, 0.7, 1.1, 1.2, 1.3])
+def test_traced_and_static_sizes_are_rounded_alike(scale):
+    for length in (45, 50, 55, 70, 95):
+        picture = FeatureMap(jnp.zeros((1, length, 10, 3)), jnp.array([[length, 10]]))
+        scaled = _scaled(picture, scale)
+        assert tuple(scaled.size[0].tolist()) == scaled.values.shape[1:3]
+
+
+def test_frozen_statistics_keep_every_bit_in_training():
+    _, network = reference_and_ours("light_resnet18")
     before = jax.tree.map(np.array, nnx.state(network, nnx.BatchStat))
 
     @nnx.jit
@@ -90,11 +69,11 @@ def test_frozen_statistics_keep_every_bit_in_training(light_resnet18):
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
-def test_bfloat16_is_near_float32_and_keeps_its_parameters(light_resnet18):
+def test_bfloat16_is_near_float32_and_keeps_its_parameters():
+    reference, network = reference_and_ours("light_resnet18", "bfloat16")
     image = pictures(2, 65, 98, seed=1)
     with torch.no_grad():
-        expected = to_nhwc(light_resnet18(image))
-    network = in_inference(ours_from(light_resnet18, "light_resnet18", "bfloat16"))
+        expected = to_nhwc(reference(image))
     leaves = jax.tree.leaves(nnx.state(network))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
 

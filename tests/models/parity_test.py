@@ -7,20 +7,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the networks are compared with torch's")
 
-from refinenet_jax.models.build import SegmentationNetwork
 from refinenet_jax.models.layers import FeatureMap
-from tests.architectures import (
-    abstract_network,
-    architecture,
-    compiled,
-    in_inference,
-)
+from tests.architectures import compiled
 from tests.torch_reference import (
-    RefineNet,
-    copy_to_network,
     fill,
     pictures,
     reference,
+    reference_and_ours,
     to_nhwc,
 )
 
@@ -35,19 +28,6 @@ SCORE_TOLERANCE = 5e-6
 # Odd sizes at every stage: 97×131, 49×66, 25×33, 13×17, 7×9, 4×5.
 ODD = (97, 131)
 EVEN = (224, 160)
-NUM_CLASSES = 21
-
-
-def filled_reference(variant: str, **changes) -> RefineNet:
-    network = reference(variant, NUM_CLASSES, **changes)
-    fill(network, seed=0)
-    return network
-
-
-def ours_from(network: RefineNet, variant: str, **changes) -> SegmentationNetwork:
-    ours = abstract_network(architecture(variant, NUM_CLASSES, **changes))
-    copy_to_network(network.state_dict(), ours, variant)
-    return in_inference(ours)
 
 
 def relative_error(ours: jax.Array, theirs: torch.Tensor) -> float:
@@ -78,8 +58,7 @@ def relative_error(ours: jax.Array, theirs: torch.Tensor) -> float:
     ],
 )
 def test_taps_and_scores_equal_torch(variant, sizes):
-    network = filled_reference(variant)
-    ours = ours_from(network, variant)
+    network, ours = reference_and_ours(variant)
     (backbone,) = ours.backbones
     for size in sizes:
         image = pictures(2, *size, seed=1)
@@ -122,11 +101,10 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("variant", "changes"), OPTIONS)
 def test_logits_of_an_option_equal_torch(variant, changes):
-    network = filled_reference(variant, **changes)
+    network, ours = reference_and_ours(variant, **changes)
     image = pictures(2, 65, 98, seed=1)
     with torch.no_grad():
-        expected = network(image)[:, :NUM_CLASSES]  # void is the last
-    ours = ours_from(network, variant, **changes)
+        expected = network(image)[:, :21]  # void is the last
     logits = compiled(ours, jnp.asarray(to_nhwc(image)))
     assert relative_error(logits, expected) < SCORE_TOLERANCE
     assert expected.std() > 0.5
@@ -142,7 +120,8 @@ def test_logits_of_an_option_equal_torch(variant, changes):
     ],
 )
 def test_every_weight_of_the_reference_counts(variant, changes):
-    network = filled_reference(variant, **changes)
+    network = reference(variant, **changes)
+    fill(network, seed=0)
     network(pictures(2, 33, 50, seed=1)).square().sum().backward()
     silent = [
         key
@@ -156,7 +135,8 @@ def test_every_weight_of_the_reference_counts(variant, changes):
     ("variant", "count"), [("light_mobilenet_v2", 39), ("light_efficientnet_lite0", 36)]
 )
 def test_relu6_of_the_reference_cuts_off_a_few_values(variant, count):
-    network = filled_reference(variant)
+    network = reference(variant)
+    fill(network, seed=0)
     shares = []
 
     def note(part, inputs, output):

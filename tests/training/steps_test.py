@@ -98,9 +98,7 @@ def test_one_two_and_four_devices_see_the_same_losses(network):
 
 @pytest.mark.parametrize("regime", ["frozen_statistics", "frozen"])
 def test_hundred_steps_of_frozen_statistics_leave_every_bit(network, regime):
-    config = a_config(
-        **{"model.batch_norm": regime, "optimizer.learning_rate": 1e-3}
-    )
+    config = a_config(**{"model.batch_norm": regime, "optimizer.learning_rate": 1e-3})
     before = create_state(network, an_optimizer(config), 0)
     kept = jax.tree.map(np.asarray, before.batch_stats)
     params = {k: np.array(v[...]) for k, v in named_leaves(before.params).items()}
