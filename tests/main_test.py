@@ -273,12 +273,6 @@ def test_exported_and_converted_weights_are_the_same_network(trained, run, tmp_p
     # What it holds is not trained on in place, but started from.
     code, _, err = run(*TINY, f"--workdir={converted}")
     assert_refused(code, err, f"--config.init_from={converted}")
-    workdir = tmp_path / "started"
-    code, out, err = run(*TINY, f"--workdir={workdir}", f"--config.init_from={file}")
-    assert code == 0, out + err
-    assert "backbone and decoder" in " ".join(out.split())
-    (_, first), (_, of_random) = (steps_and_losses(w)[0] for w in (workdir, trained))
-    assert first < 0.9 * of_random
 
 
 @pytest.mark.slow  # compiles a larger network
@@ -458,8 +452,8 @@ def test_another_network_in_the_workdir_is_refused(trained, run):
     code, _, err = run(
         *TINY, f"--workdir={trained}", "--config.model.variant=light_resnet50"
     )
-    assert_refused(code, err, "holds light_resnet18 with 6 classes")
-    assert "asks for light_resnet50 with 6 classes" in err
+    assert_refused(code, err, "holds a network with variant='light_resnet18'")
+    assert "asks for variant='light_resnet50'" in err
     assert read(trained / "config.json") == before
     code, _, err = run(
         *TINY,
@@ -467,7 +461,7 @@ def test_another_network_in_the_workdir_is_refused(trained, run):
         "--mode=eval",
         "--config.model.variant=light_resnet101",
     )
-    assert_refused(code, err, "asks for light_resnet101 with 6 classes")
+    assert_refused(code, err, "asks for variant='light_resnet101'")
 
 
 @pytest.mark.slow  # a learning rate of its own is a program of its own to compile

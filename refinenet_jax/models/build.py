@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from refinenet_jax.models.refinenet import FULL, Decoder, RefineNet
 from refinenet_jax.models.resize import resize
 from refinenet_jax.models.resnet import ResNet
 
+_Sizes = TypeVar("_Sizes", np.ndarray, jax.Array)
 _RGB = tuple[float, float, float]
 
 
@@ -128,15 +129,17 @@ def _scaled(image: FeatureMap, scale: float) -> FeatureMap:
     """The authors' code shows the network a larger picture than it was given."""
     if scale == 1:
         return image
-    # In float32 both times, so that halves are rounded alike.
-    height, width = (
-        int(np.round(np.float32(length) * np.float32(scale)))
-        for length in image.values.shape[1:3]
-    )
-    size = image.size
-    if size is not None:
-        size = jnp.round(size * jnp.float32(scale)).astype(jnp.int32)
+    height, width = scaled_sizes(np.asarray(image.values.shape[1:3]), scale).tolist()
+    size = None if image.size is None else scaled_sizes(image.size, scale)
     return resize(image, (height, width), size, "bicubic")
+
+
+def scaled_sizes(sizes: _Sizes, scale: float) -> _Sizes:
+    """Integer sizes, on the host or traced, times a number → int32, rounded.
+
+    In float32 in both cases, so that halves are rounded alike.
+    """
+    return (sizes.astype(np.float32) * np.float32(scale)).round().astype(np.int32)
 
 
 def build(

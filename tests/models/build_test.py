@@ -17,6 +17,7 @@ from refinenet_jax.models.build import (
     named_leaves,
     normalize,
     replace_leaves,
+    scaled_sizes,
 )
 from refinenet_jax.models.layers import BatchNorm, Conv, ConvNorm, FeatureMap
 from refinenet_jax.weights.mapping import export_weights
@@ -214,3 +215,12 @@ def test_normalize_by_hand():
     result = normalize(image, (1.0, 50.0, 5.0), (0.5, 1.0, 100.0))
     assert result.reshape(3).tolist() == [-2.0, 1.0, 2.5]
     assert result.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("scale", [0.35, 0.6, 0.7, 1.1, 1.2, 1.3, 1.75])
+def test_sizes_on_the_host_and_traced_are_rounded_alike(scale):
+    sizes = np.arange(1, 4000)
+    on_host = scaled_sizes(sizes, scale)
+    traced = jax.jit(lambda sizes: scaled_sizes(sizes, scale))(jnp.asarray(sizes))
+    np.testing.assert_array_equal(on_host, traced)
+    assert (np.abs(on_host - sizes * scale) < 0.5001).all()

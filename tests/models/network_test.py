@@ -6,7 +6,7 @@ from flax import nnx
 
 torch = pytest.importorskip("torch", reason="the networks are compared with torch's")
 
-from refinenet_jax.models.build import SegmentationNetwork, _scaled
+from refinenet_jax.models.build import SegmentationNetwork
 from refinenet_jax.models.layers import FeatureMap
 from tests.architectures import compiled
 from tests.models.buckets import assert_equal_inside, bucketed
@@ -45,14 +45,6 @@ def test_a_padded_picture_gives_what_torch_gives_for_it_alone(variant, input_sca
                 alone = to_nhwc(network(image))
             assert_equal_inside(result, i, alone, PADDING_ERROR)
     assert len(traces) == 1
-
-
-@pytest.mark.parametrize("scale", [0.35, 0.6, 0.7, 1.1, 1.2, 1.3])
-def test_traced_and_static_sizes_are_rounded_alike(scale):
-    for length in (45, 50, 55, 70, 95):
-        picture = FeatureMap(jnp.zeros((1, length, 10, 3)), jnp.array([[length, 10]]))
-        scaled = _scaled(picture, scale)
-        assert tuple(scaled.size[0].tolist()) == scaled.values.shape[1:3]
 
 
 def test_frozen_statistics_keep_every_bit_in_training():
