@@ -99,8 +99,8 @@ class Conv(nnx.Module):
     def __call__(self, x: FeatureMap) -> FeatureMap:
         kernel = self.kernel[...].astype(self.dtype)
         if self.kernel_size == 1:
-            # A matrix product: two to three times faster than the same convolution
-            # on CPU, the same elsewhere.
+            # A matrix product: one to two and a half times as fast as the same
+            # convolution on CPU (benchmarks/layers.py).
             pixels = x.values[:, :: self.stride, :: self.stride]
             values = jnp.dot(pixels.astype(self.dtype), kernel[0, 0])
         else:
@@ -124,7 +124,8 @@ class DepthwiseConv(nnx.Module):
     Conv2d(C, C, kernel_size, stride, groups=C, bias=False); kernel float32 [k,k,1,C].
 
     Written as a sum of shifted slices, which XLA fuses: on CPU the grouped convolution
-    takes ten to thirty times as long, and its gradient five to ten times.
+    takes more than twenty times as long, with its gradient more than ten times
+    (benchmarks/layers.py).
     """
 
     def __init__(
@@ -222,7 +223,7 @@ def max_pool(x: FeatureMap, window: int, stride: int = 1) -> FeatureMap:
 
     x: [B,H,W,C] → [B,ceil(H/stride),ceil(W/stride),C]. The maximum is separable, so a
     5×5 window is two passes of five shifted slices; XLA fuses them, which on CPU takes
-    a third of the time of `reduce_window`, forward and backward. Equal largest values
+    a quarter of the time of `reduce_window`, forward and backward. Equal largest values
     share the gradient, which torch gives to one of them.
     """
     values = x.filled(-jnp.inf)
