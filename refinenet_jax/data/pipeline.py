@@ -12,14 +12,13 @@ import grain
 import numpy as np
 from absl import flags
 
-from refinenet_jax.data.datasets import Source
-from refinenet_jax.data.images import decode_image, decode_label
+from refinenet_jax.data.mixture import Ingredient, decode, mixed_examples
+from refinenet_jax.data.source import Source
 from refinenet_jax.data.transforms import Example, Transform
-from refinenet_jax.errors import UserError
 
 
 def train_batches(
-    source: Source,
+    ingredients: Sequence[Ingredient],
     transforms: Sequence[Transform],
     *,
     batch_size: int,
@@ -30,6 +29,9 @@ def train_batches(
     num_threads: int,
 ) -> grain.IterDataset:
     """Endless batches of randomly transformed examples, shuffled anew each epoch.
+
+    With several ingredients, each keeps its share in every stretch of the order and
+    has epochs of its own.
 
     All processes walk one global order of examples; process i takes the i-th equal
     part of each global batch. The share is taken behind shuffle and transforms, whose
@@ -43,7 +45,7 @@ def train_batches(
     with the same global batch. Close the iterator (`close()`) to end its workers.
 
     Args:
-      source: the examples; see `datasets.open_split`.
+      ingredients: at least one; what examples are taken from and in which shares.
       transforms: applied in order; the last must leave all examples in one size.
       batch_size: examples of a batch in this process.
       seed: of order and transforms, 0 <= seed < 2**32.
@@ -57,18 +59,12 @@ def train_batches(
       C-contiguous, without end.
 
     Raises:
-      UserError: the source is empty; from the iterator: an image that cannot be
-        decoded.
+      UserError: see `mixture.mixed_examples`; from the iterator: an image that cannot
+        be decoded.
     """
-    if len(source) == 0:
-        raise UserError("the training split has no image; choose another split")
     _leave_threads_to_grain()
     examples = (
-        grain.MapDataset.source(source)
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .map(decode)
+        mixed_examples(ingredients, seed)
         .random_map(_Chain(tuple(transforms)))
         .map(_without_name)
     )
@@ -167,20 +163,6 @@ def eval_examples(
     _leave_threads_to_grain()
     share = grain.MapDataset.source(source)[process_index::process_count]
     yield from share.map(decode).to_iter_dataset(_read_ahead(num_threads))
-
-
-def decode(record: Example) -> Example:
-    """Encoded {"image", "label", "name"} -> uint8 [H,W,3] RGB, uint8 [H,W], name.
-
-    Raises:
-      UserError: one of the two cannot be decoded.
-    """
-    name = record["name"]
-    return {
-        "image": decode_image(record["image"], name),
-        "label": decode_label(record["label"], name),
-        "name": name,
-    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,47 +1,28 @@
-import ast
 import contextlib
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-import refinenet_jax.data
-from refinenet_jax.data import datasets, images, pipeline
-from refinenet_jax.data.datasets import Source
+from refinenet_jax.data import pipeline
+from refinenet_jax.data.mixture import Ingredient
 from refinenet_jax.data.transforms import RandomCrop, RandomFlip, RandomScale
 from refinenet_jax.errors import UserError
+from tests.data import ask
+from tests.data.records import HEIGHT, WIDTH, ingredient, numbered, record, source
 
-HEIGHT, WIDTH = 12, 16
 NUM_EXAMPLES = 10
+ALL = numbered(0, NUM_EXAMPLES)
 AUGMENT = [
-    RandomScale(0.8, 1.6),
+    RandomScale(0.8, 1.6, 0.0),
     RandomFlip(0.5),
     RandomCrop(HEIGHT, WIDTH, (9, 9, 9)),
 ]
 
 
-def record(index: int) -> dict:
-    """An example whose label says its index everywhere."""
-    rng = np.random.default_rng(index)
-    image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    label = np.full((HEIGHT, WIDTH), index, np.uint8)
-    return {
-        "image": images.encode_png(image),
-        "label": images.encode_png(label),
-        "name": f"picture {index}".encode(),
-    }
-
-
-def source(num_examples: int = NUM_EXAMPLES) -> Source:
-    return Source([record(index) for index in range(num_examples)], "fingerprint")
-
-
 @contextlib.contextmanager
-def batches(transforms=AUGMENT, *, data=None, **changes):
-    data = source() if data is None else data
+def batches(transforms=AUGMENT, *, ingredients=None, **changes):
+    ingredients = [ingredient(ALL)] if ingredients is None else ingredients
     arguments = {
         "batch_size": 4,
         "seed": 5,
@@ -50,7 +31,7 @@ def batches(transforms=AUGMENT, *, data=None, **changes):
         "num_workers": 0,
         "num_threads": 2,
     } | changes
-    iterator = iter(pipeline.train_batches(data, transforms, **arguments))
+    iterator = iter(pipeline.train_batches(ingredients, transforms, **arguments))
     try:
         yield iterator
     finally:
@@ -151,10 +132,11 @@ def test_resume_is_exact_with_workers_and_with_another_number_of_them():
 
 
 def test_workers_read_prepared_data(shapes_dir):
-    data = datasets.open_split("shapes", "train", data_dir=shapes_dir, manual_dir="")
-    with batches(data=data) as iterator:
+    data = ask.open_split("shapes", "train", data_dir=shapes_dir)
+    ingredients = [ingredient(data)]
+    with batches(ingredients=ingredients) as iterator:
         expected = take(iterator, 3)
-    with batches(data=data, num_workers=1) as iterator:
+    with batches(ingredients=ingredients, num_workers=1) as iterator:
         assert_same(take(iterator, 3), expected)
 
 
@@ -180,11 +162,54 @@ def test_resume_is_exact_with_another_number_of_processes():
         np.testing.assert_array_equal(share[key], array[:, 4:])
 
 
+def mixture() -> list[Ingredient]:
+    """Examples 0..9 in a class-balanced order, 20..24 at a third of their rate."""
+    present = np.arange(NUM_EXAMPLES)[:, np.newaxis] % 4 == np.arange(3)
+    class_map = np.arange(256, dtype=np.uint8)
+    class_map[20:25] = range(30, 35)
+    return [
+        ingredient(ALL, weight=0.75, present=present, images_per_class=2),
+        ingredient(numbered(20, 25), weight=0.25, class_map=class_map),
+    ]
+
+
+def test_a_mixture_keeps_its_shares_in_every_batch():
+    with batches([], ingredients=mixture(), batch_size=8) as iterator:
+        drawn = take(iterator, 10)["label"][..., 0, 0]
+    assert np.all(np.sum(drawn >= 30, axis=1) == 2)
+    # Two of each of three classes, then the next epoch: 3, 7 have none of them.
+    assert sorted(set(drawn[drawn < 30].tolist())) == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert sorted(set(drawn[drawn >= 30].tolist())) == [30, 31, 32, 33, 34]
+
+
+def test_a_mixture_is_the_same_with_workers_and_for_each_process_and_after_resume():
+    with batches(ingredients=mixture(), batch_size=8) as iterator:
+        expected = take(iterator, 8)
+        again = take(iterator, 8)
+        iterator.set_state({"next_batch": 0})
+        assert_same(take(iterator, 8), expected)
+        assert_same(take(iterator, 8), again)
+    for process_index in range(2):
+        with batches(
+            ingredients=mixture(),
+            batch_size=4,
+            process_index=process_index,
+            process_count=2,
+            num_workers=process_index,
+        ) as iterator:
+            iterator.set_state({"next_batch": 3})
+            share = take(iterator, 5)
+        rows = np.s_[3:, 4 * process_index : 4 * process_index + 4]
+        for key, array in expected.items():
+            np.testing.assert_array_equal(share[key], array[rows])
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_undecodable_image_reaches_the_caller_as_one_line(num_workers):
     damaged = record(0) | {"image": b"\xff\xd8nothing", "name": b"bad.jpg"}
+    ingredients = [ingredient(source([damaged]))]
     with (
-        batches(data=Source([damaged], ""), num_workers=num_workers) as iterator,
+        batches(ingredients=ingredients, num_workers=num_workers) as iterator,
         pytest.raises(UserError) as caught,
     ):
         next(iterator)
@@ -202,10 +227,10 @@ def test_an_error_of_a_transform_reaches_the_caller():
 
 
 def test_an_empty_split_is_an_error():
-    empty = Source([], "")
+    empty = [ingredient(source([]))]
     with (
         pytest.raises(UserError, match="the training split has no image"),
-        batches(data=empty),
+        batches(ingredients=empty),
     ):
         pass
 
@@ -216,7 +241,7 @@ def test_evaluation_sees_every_example_once_in_order(process_count):
     for process_index in range(process_count):
         examples = list(
             pipeline.eval_examples(
-                source(),
+                ALL,
                 process_index=process_index,
                 process_count=process_count,
                 num_threads=2,
@@ -233,48 +258,10 @@ def test_evaluation_sees_every_example_once_in_order(process_count):
 
 
 def test_evaluation_reports_the_file():
-    data = Source([record(0), record(1) | {"label": b"", "name": b"bad.png"}], "")
+    data = source([record(0), record(1) | {"label": b"", "name": b"bad.png"}])
     examples = pipeline.eval_examples(
         data, process_index=0, process_count=1, num_threads=1
     )
     next(examples)
     with pytest.raises(UserError, match="^label bad.png cannot be decoded"):
         next(examples)
-
-
-def imported_by(path: pathlib.Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
-def test_data_code_imports_neither_jax_nor_tensorflow_nor_the_configuration():
-    """Its own statements: grain imports jax for itself."""
-    folder = pathlib.Path(refinenet_jax.data.__path__[0])
-    files = sorted(folder.rglob("*.py"))
-    assert len(files) >= 9
-    for path in files:
-        for name in imported_by(path):
-            assert name.split(".")[0] not in ("jax", "flax", "tensorflow")
-            assert not name.startswith("refinenet_jax.config")
-
-
-@pytest.mark.parametrize(
-    ("module", "absent"),
-    [
-        ("refinenet_jax.data.transforms", ("jax", "tensorflow", "tensorflow_datasets")),
-        ("refinenet_jax.data.pipeline", ("tensorflow",)),
-        ("refinenet_jax.data.builders.voc2012", ("tensorflow", "jax")),
-        ("refinenet_jax.data.datasets", ("tensorflow", "jax")),
-    ],
-)
-def test_what_an_import_brings_with_it(module, absent):
-    program = f"import sys, {module}; print([m for m in {absent} if m in sys.modules])"
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "[]"

@@ -1,0 +1,16 @@
+"""What a transform takes and gives; see the package's docstring."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Example = dict[str, Any]
+Pixels = npt.NDArray[np.uint8]
+
+
+class Transform(Protocol):
+    """Anything that turns an example into another one."""
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        """Returns the transformed example and leaves the given one as it is."""
