@@ -1,0 +1,299 @@
+"""Counts what the examples of a split hold: sizes, label values, classes, copies."""
+
+import dataclasses
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from refinenet_jax.data.class_table import ClassTable, RawLabel
+from refinenet_jax.data.images import DataError
+from refinenet_jax.labels import IGNORE_LABEL
+
+_PICTURE_SIZE = 320  # longest edge of the pictures that are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """An example as it is read.
+
+    Attributes:
+      image: uint8 [H,W,3] RGB.
+      raw: integer [H,W], the label values of the file.
+      turned: whether an EXIF orientation was applied.
+    """
+
+    image: npt.NDArray[np.uint8]
+    raw: RawLabel
+    turned: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The examples of a split by number.
+
+    Attributes:
+      name: what the config calls it.
+      files: what a person knows each example by.
+      read: gives one; raises DataError.
+      read_image: gives its image alone, where `read` failed; raises DataError.
+      published: how many examples its authors speak of; None where they do not.
+    """
+
+    name: str
+    files: Sequence[str]
+    read: Callable[[int], Labelled]
+    read_image: Callable[[int], npt.NDArray[np.uint8]]
+    published: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What is remembered of an example.
+
+    Attributes:
+      file: see `Split.files`.
+      size: width and height.
+      pixels: label value -> how many pixels have it.
+      flat: how many pixels of unknown value, 255 aside, have four neighbours of the
+        same value. Those of a class lie in areas; those that resizing or compression
+        made up do not.
+      turned: whether an EXIF orientation was applied.
+      digest: differs where the images differ.
+    """
+
+    file: str
+    size: tuple[int, int]
+    pixels: Mapping[int, int]
+    flat: int
+    turned: bool
+    digest: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Why an example could not be read; kind as in `DataError`."""
+
+    file: str
+    kind: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A small copy of an example.
+
+    Attributes:
+      file: see `Split.files`.
+      image: uint8 [h,w,3] RGB; None where it could not be read.
+      label: uint8 [h,w] class ids, 255 = ignore; None where it could not be read.
+      unknown: bool [h,w], values that the data set does not define.
+      fault: why the example could not be read, else "".
+    """
+
+    file: str
+    image: npt.NDArray[np.uint8] | None
+    label: npt.NDArray[np.uint8] | None
+    unknown: npt.NDArray[np.bool_] | None
+    fault: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What was found in a split.
+
+    Attributes:
+      split: its name.
+      images: how many it has, looked at or not.
+      published: see `Split`.
+      table: what the label values mean.
+      looks: the examples that could be read.
+      faults: those that could not.
+      pictures: of a few.
+    """
+
+    split: str
+    images: int
+    published: int | None
+    table: ClassTable
+    looks: Sequence[Look]
+    faults: Sequence[Fault]
+    pictures: Sequence[Picture]
+
+    @property
+    def scanned(self) -> int:
+        """How many examples were looked at."""
+        return len(self.looks) + len(self.faults)
+
+    @property
+    def whole(self) -> bool:
+        """Whether that were all."""
+        return self.scanned == self.images
+
+    @functools.cached_property
+    def value_pixels(self) -> dict[int, int]:
+        """Label value -> pixels, ascending."""
+        total: Counter[int] = Counter()
+        for look in self.looks:
+            total.update(look.pixels)
+        return dict(sorted(total.items()))
+
+    @functools.cached_property
+    def unknown(self) -> dict[int, int]:
+        """The same of the values that the data set does not define."""
+        known = self.table.raw_to_class
+        return {v: count for v, count in self.value_pixels.items() if v not in known}
+
+    @functools.cached_property
+    def class_pixels(self) -> list[int]:
+        """Pixels of each class, in the order of the ids."""
+        counts = [0] * len(self.table.class_names)
+        for value, count in self.value_pixels.items():
+            if (class_id := self.class_of(value)) is not None:
+                counts[class_id] += count
+        return counts
+
+    @functools.cached_property
+    def class_images(self) -> list[int]:
+        """Images with each class, in the order of the ids."""
+        counts = [0] * len(self.table.class_names)
+        for look in self.looks:
+            found = {self.class_of(value) for value in look.pixels}
+            for class_id in range(len(counts)):
+                counts[class_id] += class_id in found
+        return counts
+
+    @property
+    def labelled(self) -> int:
+        """Pixels that have a class."""
+        return sum(self.class_pixels)
+
+    @property
+    def ignored_share(self) -> float:
+        """Of all pixels, those that do not count; 0 where there is no pixel."""
+        total = sum(self.value_pixels.values())
+        hidden = total - self.labelled - sum(self.unknown.values())
+        return hidden / total if total else 0.0
+
+    def class_of(self, value: int) -> int | None:
+        """The class of a label value; None where it is ignored or unknown."""
+        class_id = self.table.raw_to_class.get(value, IGNORE_LABEL)
+        return None if class_id == IGNORE_LABEL else class_id
+
+
+def evenly_spread(total: int, wanted: int) -> list[int]:
+    """`wanted` ascending numbers below `total`, or all of them where it is less."""
+    count = min(total, wanted)
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def look_through(
+    split: Split,
+    table: ClassTable,
+    *,
+    num_images: int,
+    num_pictures: int,
+    num_threads: int,
+    on_image: Callable[[], None],
+) -> Survey:
+    """Reads the examples of a split, or some of them evenly spread.
+
+    Args:
+      split: the examples.
+      table: what their label values mean.
+      num_images: how many to read.
+      num_pictures: how many of those to keep small copies of.
+      num_threads: that read.
+      on_image: called after each.
+    """
+    chosen = evenly_spread(len(split.files), num_images)
+    kept = {chosen[i] for i in evenly_spread(len(chosen), num_pictures)}
+    looks: list[Look] = []
+    faults: list[Fault] = []
+    pictures: list[Picture] = []
+    with ThreadPoolExecutor(num_threads) as threads:
+        # What comes back is small: at no time are more images held than threads.
+        for found, picture in threads.map(
+            lambda index: _inspect(split, index, table, index in kept), chosen
+        ):
+            if isinstance(found, Look):
+                looks.append(found)
+            else:
+                faults.append(found)
+            if picture is not None:
+                pictures.append(picture)
+            on_image()
+    return Survey(
+        split.name, len(split.files), split.published, table, looks, faults, pictures
+    )
+
+
+def _inspect(
+    split: Split, index: int, table: ClassTable, keep: bool
+) -> tuple[Look | Fault, Picture | None]:
+    file = split.files[index]
+    try:
+        example = split.read(index)
+    except DataError as error:
+        picture = _picture_without_label(split, index, str(error)) if keep else None
+        return Fault(file, error.kind, str(error)), picture
+    height, width = example.raw.shape
+    counts = np.bincount(example.raw.ravel())
+    values = np.flatnonzero(counts)
+    look = Look(
+        file=file,
+        size=(width, height),
+        pixels=dict(zip(values.tolist(), counts[values].tolist(), strict=True)),
+        flat=_flat(example.raw, values, table.raw_to_class),
+        turned=example.turned,
+        digest=_digest(example.image),
+    )
+    return look, _picture(file, example, table) if keep else None
+
+
+def _flat(raw: RawLabel, values: npt.NDArray[np.intp], known: Collection[int]) -> int:
+    unknown = [v for v in values.tolist() if v not in known and v != IGNORE_LABEL]
+    if not unknown:
+        return 0
+    same = np.isin(raw[1:-1, 1:-1], unknown)
+    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        height, width = same.shape
+        same &= raw[1:-1, 1:-1] == raw[rows : rows + height, columns : columns + width]
+    return int(same.sum())
+
+
+def _digest(image: npt.NDArray[np.uint8]) -> bytes:
+    width = str(image.shape[1]).encode()
+    return hashlib.blake2b(image.tobytes(), digest_size=16, salt=width).digest()
+
+
+def _picture(file: str, example: Labelled, table: ClassTable) -> Picture:
+    raw = _small(example.raw, cv2.INTER_NEAREST)
+    class_ids = np.full(int(raw.max(initial=0)) + 1, IGNORE_LABEL, np.uint8)
+    unknown = np.ones(len(class_ids), np.bool_)
+    for value, class_id in table.raw_to_class.items():
+        if value < len(class_ids):
+            class_ids[value], unknown[value] = class_id, False
+    image = _small(example.image, cv2.INTER_AREA)
+    return Picture(file, image, class_ids[raw], unknown[raw], "")
+
+
+def _picture_without_label(split: Split, index: int, fault: str) -> Picture:
+    try:
+        image = _small(split.read_image(index), cv2.INTER_AREA)
+    except DataError:
+        image = None
+    return Picture(split.files[index], image, None, None, fault)
+
+
+def _small(pixels: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _PICTURE_SIZE / max(height, width))
+    size = (max(1, round(scale * width)), max(1, round(scale * height)))
+    return cv2.resize(pixels, size, interpolation=interpolation)
