@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from refinenet_jax.errors import UserError
 
-__all__ = ["ConfigDict", "check", "check_field", "default", "flatten"]
+__all__ = ["ConfigDict", "check", "check_field", "default", "flatten", "published"]
 
 
 def default() -> ConfigDict:
@@ -22,7 +22,7 @@ def default() -> ConfigDict:
 
     config.model = model = ConfigDict()
     model.variant = "light_resnet18"  # the network, see models/build.py
-    model.num_classes = 6  # as many as the data set has
+    model.num_classes = 6  # as many as the data set has; 0: count them
     model.void_output = (
         False  # one output more, for void; the authors' networks have it
     )
@@ -51,12 +51,33 @@ def default() -> ConfigDict:
     data.manual_dir = ""  # the data set as its authors ship it; empty: download
     data.train_split = "train"
     data.eval_split = "val"
+    data.damaged = "stop"  # at a file that cannot be decoded; or skip, and count it
+    data.check_images = 32  # of each split are checked before training; 0: none
+    data.sampling = "uniform"  # or class_balanced, as the paper's code
+    data.images_per_class = 100  # of an epoch, where sampling is class_balanced
+    data.weight = 1.0  # of this data set, where others are mixed in
+    # {"name", "split", "weight", "manual_dir", "class_map", "min_pixels"} each: their
+    # classes become those of data.name (data/class_maps.py); images with fewer pixels
+    # of the classes that the map lists are left out.
+    data.mix = ()
     data.short_edge = (1, 100_000)  # images are resized to have it in this range
     data.scale_range = (0.7, 1.3)  # random resizing
+    data.scale_step = 0.0  # 0.1: by 0.7, 0.8, ... only; 0: by any factor
     data.flip_probability = 0.5  # left-right
+    data.rotation = 0.0  # up to so many degrees either way
+    data.crop = "random"  # or class_centred, as the paper's code
     data.crop_size = 96  # square; smaller images are padded
+    data.colour_jitter = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue
+    data.blur = 0.0  # Gaussian, with a sigma of up to so many pixels
     data.num_workers = 0  # processes; 0: threads of this process
     data.num_threads = 4  # of each worker
+
+    data.folder = folder = ConfigDict()  # of data.name = "folder", your own pictures
+    folder.encoding = "ids"  # labels are grey or palette files; or colours
+    folder.offset = 0  # added to a value to have its class: -1 where 1 is the first
+    folder.ignore = (255,)  # values of pixels that do not count
+    folder.suffix = ""  # of a label's name: "_mask" for photo.jpg and photo_mask.png
+    folder.classes = "classes.txt"  # a name on each line, colours behind if you like
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.name = "adamw"  # or sgd
@@ -90,17 +111,79 @@ def default() -> ConfigDict:
     return config.lock()
 
 
+def published(variant: str) -> ConfigDict:
+    """The recipe that a network was published with, for any data set.
+
+    RefineNet as the paper's code has it (guosheng/refinenet, demo_refinenet_train.m and
+    its model type 1): SGD with momentum 0.9, learning rate 5e-4, a tenth of it for the
+    backbone, weight decay 5e-4 on everything, BatchNorm statistics frozen, short edge in
+    450..1100, scales 0.7, 0.8, ... 1.3, crops of 400 centred on a pixel of a random
+    class, images drawn by class, loss at the resolution of the prediction. It differs
+    in that it takes one image a step and lowers the rate by hand, where eight images
+    and two planned drops are ours; and in the network, which is that of the PyTorch
+    ports here. The authors' own has model.input_scales (1.2,), fusion_resize "bicubic",
+    void_output, mean 128 and Caffe's ResNet.
+
+    Light-Weight RefineNet as DrSleep/light-weight-refinenet trains it on NYUDv2
+    (src/config.py): rates 5e-3 and 5e-4 that fall to a half and to a fifth (here a
+    quarter), weight decay 1e-5, short edge at least 350, scales 0.5 to 2, crops of 500,
+    loss at the resolution of the label. It takes six images a step.
+    """
+    config = default()
+    config.model.variant = variant
+    config.model.batch_norm = "frozen_statistics"
+
+    config.data.num_workers = 4
+
+    config.optimizer.name = "sgd"
+    config.optimizer.encoder_multiplier = 0.1
+    config.optimizer.clip_norm = 0.0
+    config.optimizer.schedule = "step"
+
+    config.train.num_steps = 40_000
+    config.train.batch_size = 8
+    config.train.log_every = 50
+    config.train.eval_every = 2_000
+    config.train.checkpoint_every = 1_000
+
+    if variant.startswith("light_"):
+        config.data.short_edge = (350, 100_000)
+        config.data.scale_range = (0.5, 2.0)
+        config.data.crop_size = 500
+        config.optimizer.learning_rate = 5e-3
+        config.optimizer.weight_decay = 1e-5
+        config.optimizer.step_at = (1 / 3, 2 / 3)
+        config.optimizer.step_factor = 0.5
+    else:
+        config.data.short_edge = (450, 1_100)
+        config.data.scale_step = 0.1
+        config.data.sampling = "class_balanced"
+        config.data.crop = "class_centred"
+        config.data.crop_size = 400
+        config.loss.resolution = "prediction"
+        config.optimizer.learning_rate = 5e-4
+        config.optimizer.weight_decay = 5e-4
+        config.optimizer.step_at = (0.6, 0.85)
+    return config
+
+
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.dtype": ("float32", "bfloat16"),
     "model.batch_norm": ("trained", "frozen_statistics", "frozen"),
     "model.cascade": ("single", "2_cascaded", "4_cascaded"),
     "model.pooling": ("original", "improved"),
     "model.fusion_resize": ("align_corners", "bicubic"),
+    "data.damaged": ("stop", "skip"),
+    "data.sampling": ("uniform", "class_balanced"),
+    "data.crop": ("random", "class_centred"),
+    "data.folder.encoding": ("ids", "colours"),
     "optimizer.name": ("sgd", "adamw"),
     "optimizer.schedule": ("constant", "step", "poly", "cosine"),
     "loss.resolution": ("label", "prediction"),
     "eval.checkpoint": ("best", "latest"),
 }
+
+_MIXED = ("name", "split", "weight", "manual_dir", "class_map", "min_pixels")
 
 _Rule = tuple[str, Callable[[Any], bool]]
 _POSITIVE: _Rule = ("more than 0", lambda x: x > 0)
@@ -112,7 +195,7 @@ _RANGE: _Rule = (
 )
 _RULES: dict[str, _Rule] = {
     "seed": ("in 0..4294967295", lambda x: 0 <= x < 2**32),
-    "model.num_classes": ("in 2..255", lambda x: 2 <= x <= 255),
+    "model.num_classes": ("0, or in 2..255", lambda x: x == 0 or 2 <= x <= 255),
     "model.input_scales": (
         "a tuple of numbers more than 0, such as (1.2,)",
         lambda x: len(x) > 0 and min(x) > 0,
@@ -126,9 +209,27 @@ _RULES: dict[str, _Rule] = {
         "three numbers above 0, or ()",
         lambda x: len(x) == 0 or (len(x) == 3 and min(x) > 0),
     ),
+    "data.check_images": _NOT_NEGATIVE,
+    "data.images_per_class": _POSITIVE,
+    "data.weight": _POSITIVE,
+    "data.mix": (
+        f"a tuple of dictionaries of {', '.join(_MIXED)}; weight above 0",
+        lambda x: all(set(each) == set(_MIXED) and each["weight"] > 0 for each in x),
+    ),
     "data.short_edge": _RANGE,
     "data.scale_range": _RANGE,
+    "data.scale_step": _NOT_NEGATIVE,
     "data.flip_probability": _FRACTION,
+    "data.rotation": ("in 0..180", lambda x: 0 <= x <= 180),
+    "data.colour_jitter": (
+        "four numbers of 0 or more, the last up to 0.5",
+        lambda x: len(x) == 4 and min(x) >= 0 and x[3] <= 0.5,
+    ),
+    "data.blur": _NOT_NEGATIVE,
+    "data.folder.ignore": (
+        "a tuple of values in 0..65535, such as (255,)",
+        lambda x: all(0 <= value <= 65535 for value in x),
+    ),
     "data.crop_size": _POSITIVE,
     "data.num_workers": _NOT_NEGATIVE,
     "data.num_threads": _POSITIVE,

@@ -1,7 +1,7 @@
 """The door: reads the command line and hands over to a mode.
 
     python -m refinenet_jax.main --config=configs/NAME.py[:VARIANT] [--workdir=DIR]
-        [--mode=train|eval|predict|convert|export] [--config.a.b=value ...]
+        [--mode=train|eval|predict|convert|export|check_data] [--config.a.b=value ...]
 
 Exit code 0: done; 2: something the person must change, said in one line; 1: a fault of
 the program.
@@ -20,10 +20,10 @@ from ml_collections import ConfigDict, config_flags
 from refinenet_jax import config as config_lib
 from refinenet_jax import sharding
 from refinenet_jax.errors import UserError
-from refinenet_jax.modes import convert, evaluate, export, predict, train
+from refinenet_jax.modes import check_data, convert, evaluate, export, predict, train
 from refinenet_jax.provenance import provenance
 
-_MODES = ("train", "eval", "predict", "convert", "export")
+_MODES = ("train", "eval", "predict", "convert", "export", "check_data")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:VARIANT]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "All files go here; runs/NAME")
@@ -61,6 +61,8 @@ def main(argv: Sequence[str]) -> None:
         predict.run(config, workdir, _IMAGES.value)
     elif _MODE.value == "convert":
         convert.run(config, workdir, _WEIGHTS.value)
+    elif _MODE.value == "check_data":
+        check_data.run(config, workdir)
     else:
         export.run(config, workdir)
 

@@ -2,9 +2,12 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.browser import Browser, start_browser
 
 # JAX and TFDS read these when they are imported; programs that a test starts inherit
 # them.
@@ -22,3 +25,9 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs the folder {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    yield from start_browser()

@@ -3,12 +3,14 @@
 import io
 import os
 import pathlib
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from refinenet_jax.data.class_table import RawLabel
 from refinenet_jax.errors import UserError
 
 _JPEG_START = b"\xff\xd8"
@@ -16,35 +18,59 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_START_OF_SCAN = 0xDA
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY = 0
+_EXIF_ORIENTATION = 0x0112
+# Pillow names an 8-bit palette P, 8-bit grey L, one bit 1, and 16-bit grey I;16 or I.
+_ID_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
+
+
+class DataError(UserError):
+    """What is wrong with a file of a data set.
+
+    Attributes:
+      kind: one word for it: missing, damaged, jpeg_label, colours_for_ids,
+        unknown_colours or size_mismatch.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type["DataError"], tuple[str, str]]:
+        # An exception's own pickling, on the way from a data worker, knows one
+        # argument only.
+        return DataError, (self.kind, str(self))
 
 
 def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """Reads an image file: uint8 [H,W,3] RGB; see `decode_image`.
+    """Reads a picture the way viewers show it: uint8 [H,W,3] RGB; see `decode_image`.
 
     Raises:
-      UserError: the file cannot be read or decoded.
+      DataError: the file cannot be read or decoded.
     """
-    return decode_image(read_bytes(path), os.fspath(path))
+    data = read_bytes(path)
+    return turn_upright(decode_image(data, os.fspath(path)), orientation(data))
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a file.
 
     Raises:
-      UserError: the file is missing or cannot be read.
+      DataError: the file is missing or cannot be read.
     """
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise DataError(
+            "missing", f"{path} cannot be read: {error.strerror}"
+        ) from error
 
 
 def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
-    """Decodes a JPEG, PNG or other image that OpenCV knows.
+    """Decodes a JPEG, PNG or other image that OpenCV knows, whatever its name says.
 
-    An orientation in the EXIF block is not applied: label maps carry none, and the
-    two must stay aligned. Grey images are repeated to three channels, a transparency
-    channel is dropped, 16 bits become 8.
+    An orientation in the EXIF block is not applied, see `orientation`. Grey images are
+    repeated to three channels, CMYK becomes RGB, a transparency channel is dropped, 16
+    bits become 8.
 
     Args:
       data: the encoded file.
@@ -54,7 +80,7 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
       uint8 [H,W,3] RGB, C-contiguous.
 
     Raises:
-      UserError: data is empty, truncated or no image.
+      DataError: data is empty, truncated or no image.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -63,41 +89,105 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
         if bgr is None:
             raise ValueError("it is damaged or no image")
     except (ValueError, cv2.error) as error:
-        raise UserError(f"image {name} cannot be decoded: {_reason(error)}") from error
+        raise DataError(
+            "damaged", f"image {name} cannot be decoded: {_reason(error)}"
+        ) from error
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def decode_label(data: bytes, name: str) -> npt.NDArray[np.uint8]:
+def orientation(data: bytes) -> int:
+    """How viewers turn an image: the EXIF entry, 1 (not at all) where there is none."""
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as picture:
+            return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+        return 1  # nothing that Pillow reads, so nothing it could be turned by
+
+
+def turn_upright(
+    image: npt.NDArray[np.uint8], orientation: int
+) -> npt.NDArray[np.uint8]:
+    """Turns uint8 [H,W,...] as its EXIF orientation 1..8 asks (Exif 2.32, 4.6.4)."""
+    turned = {
+        2: lambda: image[:, ::-1],
+        3: lambda: image[::-1, ::-1],
+        4: lambda: image[::-1],
+        5: lambda: np.swapaxes(image, 0, 1),
+        6: lambda: np.rot90(image, -1),
+        7: lambda: np.swapaxes(image[::-1, ::-1], 0, 1),
+        8: lambda: np.rot90(image),
+    }.get(orientation, lambda: image)()
+    return np.ascontiguousarray(turned)
+
+
+def decode_label(data: bytes, name: str) -> RawLabel:
     """Decodes a label map: the palette *indices* of a palette PNG, or the grey values.
+
+    Grey that was saved as RGB counts as grey.
 
     Args:
       data: the encoded file.
       name: the file, for the error message.
 
     Returns:
-      uint8 [H,W], the values as they stand in the file, C-contiguous.
+      uint8 [H,W], or uint16 where the file has 16 bits: the values as they stand in
+      the file, C-contiguous.
 
     Raises:
-      UserError: data is empty, truncated, no image, or has colours in place of ids.
+      DataError: data is empty, truncated, no image, a JPEG, or has colours in place of
+        ids.
     """
-    try:
-        with PIL.Image.open(io.BytesIO(data)) as picture:
-            mode = picture.mode
-            values = np.array(picture)
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as e:
-        # Pillow reports damaged PNG chunks as SyntaxError.
-        raise UserError(f"label {name} cannot be decoded: {_reason(e)}") from e
-    if mode not in ("P", "L", "1"):
-        raise UserError(
+    mode, values = _open_label(data, name)
+    if mode == "RGB" and np.all(values == values[..., :1]):
+        return np.ascontiguousarray(values[..., 0])
+    if mode not in _ID_MODES:
+        raise DataError(
+            "colours_for_ids",
             f"label {name} has pixels of mode {mode} in place of class ids: save it "
-            "as an 8-bit palette or grey PNG"
+            "as a palette or grey PNG",
         )
+    if values.dtype.itemsize > 1:
+        return values.astype(np.uint16)
     values = values.astype(np.uint8, copy=False)
     bits = _grey_png_bits(data)
     if bits in (2, 4):
         # Pillow stretches shallow grey values to 0..255; they are ids, not brightness.
         values = values // np.uint8(255 // (2**bits - 1))
     return values
+
+
+def decode_colours(data: bytes, name: str) -> npt.NDArray[np.uint8]:
+    """Decodes a label map whose colours are the classes: uint8 [H,W,3] RGB.
+
+    Args:
+      data: the encoded file: RGB, RGB with transparency (ignored), palette or grey.
+      name: the file, for the error message.
+
+    Raises:
+      DataError: data is empty, truncated, no image, or a JPEG.
+    """
+    _open_label(data, name)
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        return np.array(picture.convert("RGB"))
+
+
+def _open_label(data: bytes, name: str) -> tuple[str, npt.NDArray[Any]]:
+    """Pillow's mode and the pixels of a label file."""
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as picture:
+            file_format, mode, values = picture.format, picture.mode, np.array(picture)
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as e:
+        # Pillow reports damaged PNG chunks as SyntaxError.
+        raise DataError(
+            "damaged", f"label {name} cannot be decoded: {_reason(e)}"
+        ) from e
+    if file_format == "JPEG":
+        raise DataError(
+            "jpeg_label",
+            f"label {name} is a JPEG, whose compression changes class ids: save it as "
+            "a PNG from the original",
+        )
+    return mode, values
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:

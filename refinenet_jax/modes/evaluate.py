@@ -11,15 +11,21 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
-from refinenet_jax.data.datasets import Dataset, Source
+from refinenet_jax.data.datasets import Dataset
 from refinenet_jax.data.pipeline import eval_examples
+from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import draw, evaluator, metrics
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.inference.report import class_table
 from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.models.build import SegmentationNetwork
-from refinenet_jax.modes.start import describe, find_dataset, open_data
+from refinenet_jax.modes.start import (
+    describe,
+    find_dataset,
+    open_data,
+    request_of,
+)
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import abstract_network, shapes_of_network
 from refinenet_jax.sharding import local_mesh, replicated
@@ -56,7 +62,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         )
     metadata["dtype"] = config.model.dtype
     step = metadata["step"]
-    source = open_data(config, config.data.eval_split)
+    [source] = open_data(request_of(config), config.data.eval_split)
     network = abstract_network(metadata)
     log.say(f"step {step} of {workdir} on {len(source)} images of {dataset.name}")
     scorer = Evaluator(config, metadata, network, dataset, source)

@@ -8,7 +8,16 @@ import jax
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from refinenet_jax.data.datasets import Dataset, Source, lookup, open_split, prepare
+from refinenet_jax import log
+from refinenet_jax.data.datasets import (
+    Dataset,
+    FolderLabels,
+    Request,
+    lookup,
+    open_split,
+    prepare,
+)
+from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError
 from refinenet_jax.models.architecture import Architecture
 from refinenet_jax.models.build import VARIANTS
@@ -16,24 +25,45 @@ from refinenet_jax.sharding import any_process
 from refinenet_jax.training.checkpoint import Metadata
 
 
-def open_data(config: ConfigDict, split: str) -> Source:
-    """Opens a split of the config's data set, prepared by one process for all.
+def request_of(
+    config: ConfigDict, *, name: str = "", manual_dir: str | None = None
+) -> Request:
+    """The config's data set, or one that it mixes in, and where its files are."""
+    data = config.data
+    return Request(
+        name=name or data.name,
+        data_dir=data.dir,
+        manual_dir=data.manual_dir if manual_dir is None else manual_dir,
+        damaged=data.damaged,
+        folder=FolderLabels(**data.folder),
+    )
+
+
+def open_data(request: Request, *splits: str) -> list[Source]:
+    """Opens splits of a data set, prepared by one process for all.
 
     Raises:
-        UserError: the data or the split is not there.
+        UserError: the data or a split is not there.
     """
-    folders = {"data_dir": config.data.dir, "manual_dir": config.data.manual_dir}
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # in a file its bars are noise
-    fault = None
+    prepared = fault = None
     if jax.process_index() == 0:
         try:
-            prepare(config.data.name, **folders)
+            prepared = prepare(request, log)
         except UserError as error:
             fault = error
     if any_process(fault is not None):
         raise fault or UserError("process 0 could not prepare the data, see there")
-    return open_split(config.data.name, split, **folders)
+    prepared = prepared or prepare(request, log)
+    sources = [open_split(prepared, split) for split in splits]
+    left_out = sources[0].left_out
+    if left_out:
+        log.say(
+            f"{request.name} lacks {len(left_out)} damaged files: "
+            f"{'; '.join(left_out[:3])}"
+        )
+    return sources
 
 
 def make_folder(workdir: Path) -> None:
@@ -49,12 +79,14 @@ def make_folder(workdir: Path) -> None:
 
 
 def find_dataset(config: ConfigDict) -> Dataset:
-    """The config's data set.
+    """The config's data set; fills in model.num_classes where it is 0.
 
     Raises:
         UserError: it is unknown, or has another number of classes than the network.
     """
-    dataset = lookup(config.data.name)
+    dataset = lookup(request_of(config))
+    if not config.model.num_classes:
+        config.model.num_classes = dataset.num_classes
     if config.model.num_classes != dataset.num_classes:
         raise UserError(
             f"config.model.num_classes={config.model.num_classes}, but "

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,20 @@ from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
 from refinenet_jax.config import flatten
-from refinenet_jax.data.datasets import Source
-from refinenet_jax.data.pipeline import train_batches
-from refinenet_jax.data.transforms import (
-    ClampShortEdge,
-    RandomCrop,
-    RandomFlip,
-    RandomScale,
-)
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference.report import class_table
 from refinenet_jax.models.build import SegmentationNetwork, count_parameters
+from refinenet_jax.modes.batches import build_batches
+from refinenet_jax.modes.check_data import refuse_errors
 from refinenet_jax.modes.evaluate import Evaluator
 from refinenet_jax.modes.initial import initial_state
-from refinenet_jax.modes.start import describe, find_dataset, make_folder, open_data
+from refinenet_jax.modes.start import (
+    describe,
+    find_dataset,
+    make_folder,
+    open_data,
+    request_of,
+)
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import abstract_network, build_network
 from refinenet_jax.sharding import (
@@ -75,8 +74,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     check_batch_size("train.batch_size", config.train.batch_size, mesh)
     dataset = find_dataset(config)
     metadata = describe(config, dataset)
-    train_source = open_data(config, config.data.train_split)
-    eval_source = open_data(config, config.data.eval_split)
+    refuse_errors(config)
+    train_source, eval_source = open_data(
+        request_of(config), config.data.train_split, config.data.eval_split
+    )
+    data = build_batches(config, train_source, dataset, metadata["mean"])
     network = abstract_network(metadata)
     optimizer = optimizers.build_optimizer(
         config.optimizer,
@@ -86,9 +88,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     evaluator = Evaluator(config, metadata, network, dataset, eval_source)
     make_folder(workdir)
     with (
-        contextlib.closing(
-            iter(_batches(config, train_source, metadata["mean"]))
-        ) as batches,
+        contextlib.closing(iter(data)) as batches,
         # Whatever ends the run, what was being saved is written first.
         contextlib.closing(
             Checkpoints(workdir, keep_latest=config.train.keep_checkpoints)
@@ -106,7 +106,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         train_step = _compiled_step(this, network, optimizer, state)
         state = _train(this, state, train_step)
         checkpoints.wait()
-        _write_result(this, state, count_parameters(network))
+        _write_result(
+            this, state, count_parameters(network), len(train_source.left_out)
+        )
 
 
 def _train(
@@ -176,29 +178,6 @@ def _refuse_non_finite(steps: list[int], workdir: Path) -> None:
         )
 
 
-def _batches(
-    config: ConfigDict, source: Source, mean: Sequence[float]
-) -> grain.IterDataset:
-    """This process's share of the batches, randomly resized, flipped and cropped."""
-    data = config.data
-    red, green, blue = (round(value) for value in mean)
-    return train_batches(
-        source,
-        [
-            ClampShortEdge(*data.short_edge),
-            RandomScale(*data.scale_range),
-            RandomFlip(data.flip_probability),
-            RandomCrop(data.crop_size, data.crop_size, (red, green, blue)),
-        ],
-        batch_size=config.train.batch_size // jax.process_count(),
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=data.num_workers,
-        num_threads=data.num_threads,
-    )
-
-
 def _starting_state(this: _Run, optimizer: optax.GradientTransformation) -> TrainState:
     """The newest checkpoint of the workdir, else init_from, else random weights."""
     config = this.config
@@ -266,13 +245,16 @@ def _compiled_step(
     return compiled
 
 
-def _write_result(this: _Run, state: TrainState, parameters: int) -> None:
+def _write_result(
+    this: _Run, state: TrainState, parameters: int, damaged_files: int
+) -> None:
     step = int(state.step)
     best, last = this.checkpoints.best(), this.checkpoints.score(step)
     result: dict[str, Any] = {
         "step": step,
         "parameters": parameters,
         "state_sha256": sha256(state),
+        "damaged_files": damaged_files,  # left out of the data
         "best": None if best is None else vars(best),
         "last": None if last is None else vars(last),
         "provenance": provenance(),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from refinenet_jax.data.class_table import read_class_table
+from refinenet_jax.data.class_table import count_classes, ranges, read_class_table
 from refinenet_jax.errors import UserError
 
 
@@ -43,10 +43,20 @@ def test_values_become_class_ids():
 
 
 def test_an_undefined_value_names_file_value_and_range():
-    raw = np.array([[0, 42], [255, 43]], np.uint8)
-    with pytest.raises(UserError, match=r"label 42, 43 in X\.png is none of 0\.\.20"):
+    raw = np.array([[0, 42], [255, 43]], np.uint16)
+    with pytest.raises(UserError, match=r"label 42\.\.43 in X\.png is none of 0\.\.20"):
         read_class_table("voc2012").to_class_ids(raw, "X.png")
     with pytest.raises(UserError, match=r"or 255; mend the file"):
         read_class_table("voc2012").to_class_ids(raw, "X.png")
     with pytest.raises(UserError, match=r"none of 0\.\.11;"):
         read_class_table("camvid").to_class_ids(raw, "X.png")
+
+
+def test_ranges():
+    assert ranges([0, 1, 2, 255]) == "0..2 or 255"
+    assert ranges([7]) == "7"
+
+
+def test_count_classes():
+    label = np.array([[0, 2, 2], [255, 0, 255]], np.uint8)
+    assert count_classes(label, 3).tolist() == [2, 0, 2, 2]

@@ -11,6 +11,8 @@ import PIL.Image
 import pytest
 import scipy.io
 
+from tests.data import ask
+
 HEIGHT, WIDTH = 20, 30
 REAL_DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
@@ -125,8 +127,6 @@ def real_data() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A data_dir with shapes prepared in it."""
-    from refinenet_jax.data import datasets
-
     data_dir = str(tmp_path_factory.mktemp("shapes"))
-    datasets.prepare("shapes", data_dir=data_dir, manual_dir="")
+    ask.prepare("shapes", data_dir=data_dir, manual_dir="")
     return data_dir

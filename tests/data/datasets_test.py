@@ -9,31 +9,58 @@ import pytest
 from refinenet_jax.data import datasets
 from refinenet_jax.data.builders import shapes
 from refinenet_jax.errors import UserError
+from tests.data import ask
+
+NAMES = [
+    "ade20k",
+    "camvid",
+    "cityscapes",
+    "coco_stuff_10k",
+    "coco_stuff_164k",
+    "folder",
+    "nyudv2",
+    "pascal_context",
+    "pascal_context_59",
+    "person_part",
+    "shapes",
+    "sunrgbd",
+    "voc2012",
+]
 
 
 def test_lookup():
-    voc = datasets.lookup("voc2012")
+    voc = ask.lookup("voc2012")
     assert voc.num_classes == len(voc.class_names) == len(voc.palette) == 21
-    assert voc.splits["train_aug"] == "train+sbd"
-    assert datasets.lookup("camvid").num_classes == 11
-    assert datasets.lookup("shapes").num_classes == 6
+    assert voc.splits == ("train", "val", "trainval", "train_aug")
+    classes = {"ade20k": 150, "camvid": 11, "cityscapes": 19, "coco_stuff_10k": 171}
+    classes |= {"coco_stuff_164k": 171, "nyudv2": 40, "pascal_context": 60}
+    classes |= {"pascal_context_59": 59, "person_part": 7, "sunrgbd": 37}
+    for name, number in classes.items():
+        assert ask.lookup(name).num_classes == number
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    message = r"config\.data\.name='voc'; known: camvid, shapes, voc2012"
+    message = rf"config\.data\.name='voc'; known: {', '.join(NAMES)}"
     with pytest.raises(UserError, match=message):
-        datasets.lookup("voc")
+        ask.lookup("voc")
 
 
-def test_an_unknown_split_lists_the_known_ones(tmp_path):
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"folder"}))
+def test_builders_can_be_made_and_pickled(tmp_path, name):
+    found = datasets.builder(ask.request(name, data_dir=tmp_path))
+    assert found.name == name
+    assert pickle.loads(pickle.dumps(found)).request == found.request
+
+
+def test_an_unknown_split_lists_the_known_ones(tmp_path, writer):
     message = "split 'dev' of voc2012; known: train, val, trainval, train_aug"
+    folder = writer.voc(tmp_path / "voc", ["a"], ["b"])
     with pytest.raises(UserError, match=message):
-        datasets.open_split("voc2012", "dev", data_dir=str(tmp_path), manual_dir="")
-    assert not list(tmp_path.iterdir())
+        ask.open_split("voc2012", "dev", data_dir=tmp_path / "tfds", manual_dir=folder)
 
 
 def test_source(shapes_dir):
-    source = datasets.open_split("shapes", "val", data_dir=shapes_dir, manual_dir="")
+    source = ask.open_split("shapes", "val", data_dir=shapes_dir, manual_dir="")
     assert len(source) == 100
     assert sorted(source[99]) == ["image", "label", "name"]
     assert [type(source[0][key]) for key in sorted(source[0])] == [bytes, bytes, str]
@@ -43,7 +70,7 @@ def test_source(shapes_dir):
 
 def test_the_fingerprint_tells_splits_and_origins_apart(tmp_path, writer, shapes_dir):
     def fingerprint(name, split, data_dir, manual_dir):
-        return datasets.open_split(
+        return ask.open_split(
             name, split, data_dir=str(data_dir), manual_dir=str(manual_dir)
         ).fingerprint
 
@@ -63,7 +90,7 @@ def test_another_manual_dir_is_not_silently_ignored(tmp_path, writer):
     shutil.copytree(one, tmp_path / "copy")
 
     def prepare(manual_dir):
-        return datasets.prepare(
+        return ask.prepare(
             "camvid", data_dir=str(tmp_path / "tfds"), manual_dir=str(manual_dir)
         )
 
@@ -81,7 +108,7 @@ def test_another_manual_dir_is_not_silently_ignored(tmp_path, writer):
 
 def test_prepared_data_is_not_prepared_again(shapes_dir, monkeypatch):
     monkeypatch.setattr(shapes, "draw_scene", None)
-    datasets.prepare("shapes", data_dir=shapes_dir, manual_dir="")
+    ask.prepare("shapes", data_dir=shapes_dir, manual_dir="")
 
 
 @pytest.fixture
@@ -99,18 +126,19 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, few_shapes, monkeyp
 
     monkeypatch.setattr(shapes, "draw_scene", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        datasets.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
+        ask.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
     assert not list((tmp_path / "shapes").iterdir())
     monkeypatch.setattr(shapes, "draw_scene", draw)
-    source = datasets.open_split("shapes", "val", data_dir=str(tmp_path), manual_dir="")
+    source = ask.open_split("shapes", "val", data_dir=str(tmp_path), manual_dir="")
     assert len(source) == 2
 
 
 def test_a_killed_preparation_is_not_taken_for_a_finished_one(tmp_path, few_shapes):
     program = f"""
 import os, signal
-from refinenet_jax.data import datasets
+
 from refinenet_jax.data.builders import shapes
+from tests.data import ask
 draw = shapes.draw_scene
 def killed(split, index):
     if split == "val":
@@ -118,29 +146,105 @@ def killed(split, index):
     return draw(split, index)
 shapes.draw_scene = killed
 shapes.SPLIT_SIZES = {{"train": 6, "val": 2}}
-datasets.prepare("shapes", data_dir={str(tmp_path)!r}, manual_dir="")
+ask.prepare("shapes", data_dir={str(tmp_path)!r}, manual_dir="")
 """
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=False
     )
     assert result.returncode == -signal.SIGKILL
-    source = datasets.open_split("shapes", "val", data_dir=str(tmp_path), manual_dir="")
+    source = ask.open_split("shapes", "val", data_dir=str(tmp_path), manual_dir="")
     assert len(source) == 2
 
 
+def camvid_of(folder, tmp_path, **options):
+    return ask.open_split(
+        "camvid", "train", data_dir=tmp_path / "tfds", manual_dir=folder, **options
+    )
+
+
+def test_files_that_changed_are_prepared_again(tmp_path, writer):
+    folder = writer.camvid(tmp_path / "camvid")
+    before = camvid_of(folder, tmp_path)
+    listener = ask.Listener()
+    again = camvid_of(folder, tmp_path, listener=listener)
+    assert again.fingerprint == before.fingerprint and listener.lines == []
+    writer.camvid(tmp_path / "more", count=5)
+    shutil.copytree(tmp_path / "more", folder, dirs_exist_ok=True)
+    after = camvid_of(folder, tmp_path, listener=listener)
+    assert len(after) == 5 and after.fingerprint != before.fingerprint
+    assert listener.lines == [f"files in {folder} changed: preparing camvid again"]
+    assert listener.units["preparing train"] == [5, 5]
+    assert [p.name for p in (tmp_path / "tfds" / "camvid").iterdir()] == ["1.1.0"]
+
+
+def test_what_was_prepared_stays_when_the_changed_files_are_damaged(tmp_path, writer):
+    folder = writer.camvid(tmp_path / "camvid")
+    camvid_of(folder, tmp_path)
+    prepared = tmp_path / "tfds" / "camvid" / "1.1.0"
+    files = {path.name: path.read_bytes() for path in prepared.iterdir()}
+    image = min((folder / "train").iterdir())
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-30])
+    with pytest.raises(UserError, match=rf"{image} cannot be decoded.*damaged='skip'"):
+        camvid_of(folder, tmp_path)
+    assert {path.name: path.read_bytes() for path in prepared.iterdir()} == files
+    image.write_bytes(whole)
+    assert len(camvid_of(folder, tmp_path)) == 3
+
+
+def test_damaged_files_are_left_out_where_asked(tmp_path, writer):
+    folder = writer.camvid(tmp_path / "camvid")
+    image = sorted((folder / "train").iterdir())[1]
+    label = min((folder / "valannot").iterdir())
+    image.write_bytes(image.read_bytes()[:-30])
+    label.write_bytes(b"")
+    source = camvid_of(folder, tmp_path, damaged="skip")
+    assert len(source) == 2 and image.stem not in {source[0]["name"], source[1]["name"]}
+    assert len(source.left_out) == 2
+    assert str(image) in source.left_out[0] and str(label) in source.left_out[1]
+    # Who wants to stop is not given the rest without a word.
+    with pytest.raises(UserError, match=r"without 2 damaged files .*'skip' .* delete"):
+        camvid_of(folder, tmp_path)
+
+
+def test_a_split_with_damaged_files_alone_is_an_error(tmp_path, writer):
+    folder = writer.camvid(tmp_path / "camvid")
+    for image in (folder / "val").iterdir():
+        image.write_bytes(b"")
+    with pytest.raises(UserError, match="split 'val' of camvid has no readable image"):
+        camvid_of(folder, tmp_path, damaged="skip")
+
+
+def test_class_pixels(tmp_path, writer):
+    folder = writer.camvid(tmp_path / "camvid", count=4)
+    source = camvid_of(folder, tmp_path)
+    listener = ask.Listener()
+    counts = source.class_pixels(listener)
+    assert counts.shape == (4, 12) and listener.units == {"counting classes": [4, 4]}
+    for row, index in zip(counts, range(4), strict=True):
+        raw = writer.labels[source[index]["name"]]
+        assert row.tolist() == [(raw == value).sum() for value in range(12)]
+    # The second time from the file beside the data.
+    again = camvid_of(folder, tmp_path).class_pixels(listener)
+    assert again.tolist() == counts.tolist()
+    assert listener.units == {"counting classes": [4, 4]}
+    other = ask.open_split("camvid", "val", data_dir=tmp_path / "tfds")
+    assert other.class_pixels(listener).tolist() != counts.tolist()
+
+
 def test_damaged_prepared_data_is_named(tmp_path, few_shapes):
-    folder = tmp_path / "shapes" / "1.0.0"
+    folder = tmp_path / "shapes" / "1.1.0"
     folder.mkdir(parents=True)
     with pytest.raises(UserError, match=rf"{folder} is no prepared shapes: delete"):
-        datasets.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
+        ask.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
     folder.rmdir()
-    datasets.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
+    ask.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
     metadata = folder / "metadata.json"
     written = metadata.read_text()
     metadata.write_text("{}")
     with pytest.raises(UserError, match=rf"{folder} is no prepared shapes: delete"):
-        datasets.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
+        ask.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
     metadata.write_text(written)
     next(folder.glob("*val*")).unlink()
     with pytest.raises(UserError, match=rf"val.* is missing: delete {folder} to have"):
-        datasets.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
+        ask.prepare("shapes", data_dir=str(tmp_path), manual_dir="")

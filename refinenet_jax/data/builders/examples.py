@@ -1,12 +1,11 @@
-"""What the builders of all data sets share: files in, encoded examples out."""
+"""Builds data sets from image files and label files."""
 
 import abc
 import dataclasses
-import functools
 import hashlib
-import io
+import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,134 +14,184 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import download_manager
 
 from refinenet_jax.data import images
-from refinenet_jax.data.class_table import ClassTable, read_class_table
+from refinenet_jax.data.builders.archives import Files, refuse_other_content
+from refinenet_jax.data.builders.records import SegmentationBuilder, encoded_example
+from refinenet_jax.data.class_table import Archive, RawLabel
+from refinenet_jax.data.images import DataError
 from refinenet_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """An image file and its label file."""
+    """An image file and its label file.
+
+    Attributes:
+      name: unique in its split.
+      image: the file with the image.
+      label: the file with the label.
+      index: the place in files that hold many.
+    """
 
     name: str
     image: pathlib.Path
     label: pathlib.Path
+    index: int = 0
 
 
-def encoded_example(image: bytes, label: bytes, name: str) -> dict[str, Any]:
-    """An example whose images TFDS stores as they are.
+@dataclasses.dataclass(frozen=True)
+class RawExample:
+    """An image and its label as they are distributed.
 
-    File objects, because TFDS encodes arrays with TensorFlow.
-    """
-    return {"image": io.BytesIO(image), "label": io.BytesIO(label), "name": name}
-
-
-class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
-    """What the TFDS builders of this package have in common.
-
-    Examples have the features `image` (an encoded image), `label` (an 8-bit grey PNG
-    of class ids, 255 = ignore) and `name`. The metadata records the folder that they
-    came from ("" for none) and a fingerprint of its files.
-
-    Args:
-      data_dir: where TFDS keeps prepared data; None for TFDS's own place.
-      manual_dir: a folder with the data set as distributed; "" for none.
+    Attributes:
+      pair: the files.
+      encoded: the image as a file that needs no turning any more.
+      image: uint8 [H,W,3] RGB.
+      raw: integer [H,W], the label values of the file.
+      turned: whether the EXIF orientation was applied.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-
-    # TFDS looks for checksums.tsv beside this file. Left to find the file itself,
-    # TFDS 4.9.10 imports importlib_resources, which it does not install.
-    code_path = pathlib.Path(__file__)
-
-    def __init__(self, *, data_dir: str | None, manual_dir: str) -> None:
-        self.manual_dir = manual_dir
-        super().__init__(data_dir=data_dir)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # TFDS's own pickling, which brings a builder to the data workers, knows
-        # nothing of manual_dir.
-        fields = {"data_dir": str(self.data_dir_root), "manual_dir": self.manual_dir}
-        return functools.partial(type(self), **fields), ()
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3)),
-                    "label": tfds.features.Image(shape=(None, None, 1)),
-                    "name": tfds.features.Text(),
-                }
-            ),
-            metadata=tfds.core.MetadataDict(),
-        )
+    pair: Pair
+    encoded: bytes
+    image: npt.NDArray[np.uint8]
+    raw: RawLabel
+    turned: bool
 
 
 class FilesBuilder(SegmentationBuilder):
     """Builds a data set from the image and label files of its authors.
 
-    They lie in manual_dir, or are downloaded where manual_dir is "".
+    They lie in the request's manual_dir, or are downloaded where that is "".
     """
 
     @abc.abstractmethod
-    def find_pairs(self, folder: pathlib.Path) -> dict[str, list[Pair]]:
-        """The pairs of each split in a folder as distributed.
+    def find_pairs(self, files: Files) -> dict[str, list[Pair]]:
+        """The pairs of each split.
 
         Raises:
-          UserError: the folder does not hold the data set.
+          UserError: `files` does not hold the data set.
         """
 
-    @abc.abstractmethod
-    def download(self, downloads: tfds.download.DownloadManager) -> pathlib.Path:
-        """Downloads the data set and returns the folder for `find_pairs`."""
+    def read_image(self, pair: Pair) -> bytes:
+        """Reads an encoded image."""
+        return images.read_bytes(pair.image)
 
-    def read_label(self, path: pathlib.Path) -> npt.NDArray[np.uint8]:
-        """Reads a label file: uint8 [H,W], values as distributed."""
-        return images.decode_label(images.read_bytes(path), str(path))
+    def read_label(self, pair: Pair) -> RawLabel:
+        """Reads a label: integer [H,W], values as distributed."""
+        return images.decode_label(images.read_bytes(pair.label), str(pair.label))
+
+    def read(self, pair: Pair) -> RawExample:
+        """Reads both; they must be of one size.
+
+        An EXIF orientation is applied where the label has the size of the upright
+        picture: most tools draw labels on that, but some on the pixels as stored.
+
+        Raises:
+          DataError: a file is missing or damaged, or the sizes differ.
+        """
+        encoded = self.read_image(pair)
+        image = images.decode_image(encoded, str(pair.image))
+        raw = self.read_label(pair)
+        turn = images.orientation(encoded)
+        upright = images.turn_upright(image, turn)
+        turned = turn != 1 and upright.shape[:2] == raw.shape
+        if turned:
+            image, encoded = upright, images.encode_png(upright)
+        if image.shape[:2] != raw.shape:
+            raise DataError(
+                "size_mismatch",
+                f"{pair.image} is {_size(image)} but its label {pair.label} is "
+                f"{_size(raw)} (width x height): they must be of one size",
+            )
+        return RawExample(pair, encoded, image, raw, turned)
+
+    def locate(self) -> dict[str, list[Pair]]:
+        """The pairs of each split in manual_dir, nothing downloaded.
+
+        Raises:
+          UserError: manual_dir does not hold the data set.
+        """
+        return self.find_pairs(
+            Files(
+                self.name,
+                self.class_table.archives,
+                folder=manual_folder(self.request.manual_dir),
+                downloaded={},
+                unpack_dir=self._unpack_dir,
+            )
+        )
+
+    def find_examples(
+        self, downloads: tfds.download.DownloadManager
+    ) -> dict[str, list[Pair]]:
+        """The pairs, in manual_dir or downloaded; see `SegmentationBuilder`."""
+        if self.request.manual_dir:
+            splits = self.locate()
+            folder = str(manual_folder(self.request.manual_dir))
+        else:
+            splits = self.find_pairs(self._downloaded(downloads))
+            folder = ""
+        self._left_out: list[str] = []
+        self.info.metadata.update(
+            manual_dir=folder,
+            fingerprint=fingerprint(splits),
+            state=file_state(splits),
+            left_out=self._left_out,
+        )
+        return splits
+
+    def example(self, origin: Pair) -> dict[str, Any] | None:
+        """One example; see `SegmentationBuilder`."""
+        try:
+            found = self.read(origin)
+        except DataError as error:
+            if error.kind != "damaged":
+                raise
+            if self.request.damaged == "stop":
+                raise UserError(
+                    f"{error}; mend it, or set config.data.damaged='skip' to leave "
+                    "such files out"
+                ) from error
+            self._left_out.append(str(error))
+            return None
+        label = self.class_table.to_class_ids(found.raw, str(origin.label))
+        num_classes = len(self.class_table.class_names)
+        return encoded_example(found.encoded, label, origin.name, num_classes)
 
     @property
-    def unpack_dir(self) -> pathlib.Path:
+    def _unpack_dir(self) -> pathlib.Path:
         """Where archives are unpacked: TFDS's place, never the person's folder."""
         return pathlib.Path(self.data_dir_root) / "downloads" / "extracted"
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        if self.manual_dir:
-            folder = manual_folder(self.manual_dir)
-        else:
-            folder = self._download(dl_manager)
-        splits = self.find_pairs(folder)
-        self.info.metadata.update(
-            manual_dir=str(folder) if self.manual_dir else "",
-            fingerprint=fingerprint(splits),
-        )
-        return {
-            split: self._generate_examples(pairs) for split, pairs in splits.items()
-        }
-
-    def _generate_examples(
-        self, pairs: Sequence[Pair]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        table = read_class_table(self.name)
-        for pair in pairs:
-            yield pair.name, self._example(pair, table)
-
-    def _example(self, pair: Pair, table: ClassTable) -> dict[str, Any]:
-        encoded = images.read_bytes(pair.image)
-        image = images.decode_image(encoded, str(pair.image))
-        raw = self.read_label(pair.label)
-        if image.shape[:2] != raw.shape:
+    def _downloaded(self, downloads: tfds.download.DownloadManager) -> Files:
+        archives = self.class_table.archives
+        by_hand = [a for a in archives if a.login and not a.optional]
+        if by_hand or not archives:
+            wanted = " and ".join(f"{a.file} from {a.url}" for a in by_hand)
             raise UserError(
-                f"{pair.image} is {_size(image)} but its label {pair.label} is "
-                f"{_size(raw)} (width x height): they must be of one size"
+                f"config.data.manual_dir is empty, but {self.name} cannot be "
+                f"downloaded without a person: fetch {wanted or 'its files'}, put them "
+                "into a folder, packed or not, and name it there"
             )
-        label = table.to_class_ids(raw, str(pair.label))
-        return encoded_example(encoded, images.encode_png(label), pair.name)
+        found = {}
+        for archive in archives:
+            try:
+                found[archive.file] = self._download(downloads, archive)
+            except UserError:
+                if not archive.optional:
+                    raise
+        return Files(
+            self.name,
+            archives,
+            folder=None,
+            downloaded=found,
+            unpack_dir=self._unpack_dir,
+        )
 
-    def _download(self, downloads: tfds.download.DownloadManager) -> pathlib.Path:
+    def _download(
+        self, downloads: tfds.download.DownloadManager, archive: Archive
+    ) -> pathlib.Path:
         try:
-            return self.download(downloads)
+            file = pathlib.Path(downloads.download(archive.url))
         except (
             OSError,
             tfds.download.DownloadError,
@@ -150,9 +199,11 @@ class FilesBuilder(SegmentationBuilder):
         ) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{self.name} could not be downloaded ({reason}): download it "
-                "yourself and name its folder in config.data.manual_dir"
+                f"{self.name} could not be downloaded ({reason}): download "
+                f"{archive.url} yourself and name its folder in config.data.manual_dir"
             ) from error
+        refuse_other_content(file, archive)
+        return file
 
 
 def manual_folder(manual_dir: str) -> pathlib.Path:
@@ -191,22 +242,35 @@ def fingerprint(splits: Mapping[str, Sequence[Pair]]) -> str:
     It tells two folders with other content apart without reading every file.
 
     Raises:
-      UserError: a file is missing.
+      DataError: a file is missing.
     """
+    return _digest(splits, lambda state: f"{state.st_size}")
+
+
+def file_state(splits: Mapping[str, Sequence[Pair]]) -> str:
+    """The same over the sizes and times of the files: any edit changes it."""
+    return _digest(splits, lambda state: f"{state.st_size} {state.st_mtime_ns}")
+
+
+def _digest(
+    splits: Mapping[str, Sequence[Pair]], describe: Callable[[os.stat_result], str]
+) -> str:
     digest = hashlib.sha256()
     for split in sorted(splits):
         for pair in sorted(splits[split], key=lambda pair: pair.name):
-            sizes = f"{_file_size(pair.image)} {_file_size(pair.label)}"
-            digest.update(f"{split} {pair.name} {sizes}\n".encode())
+            image, label = (describe(_state(p)) for p in (pair.image, pair.label))
+            digest.update(f"{split} {pair.name} {image} {label}\n".encode())
     return digest.hexdigest()
 
 
-def _file_size(path: pathlib.Path) -> int:
+def _state(path: pathlib.Path) -> os.stat_result:
     try:
-        return path.stat().st_size
+        return path.stat()
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); it is listed in a split file"
+        raise DataError(
+            "missing",
+            f"{path} cannot be read ({error.strerror}); a split of the data set lists "
+            "it",
         ) from error
 
 

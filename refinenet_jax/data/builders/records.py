@@ -1,0 +1,230 @@
+"""Writes encoded examples as ArrayRecord files: what all TFDS builders here share."""
+
+import abc
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core import example_serializer
+
+from refinenet_jax.data import images
+from refinenet_jax.data.class_table import (
+    ClassTable,
+    count_classes,
+    read_class_table,
+)
+from refinenet_jax.errors import UserError
+
+_EXAMPLES_PER_SHARD = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderLabels:
+    """How the label files of a person's own folder are to be read.
+
+    Attributes:
+      encoding: "ids" for grey or palette files of class ids, "colours" for files whose
+        colours are the classes.
+      offset: what is added to a value to have the class id; -1 where 1 is the first.
+      ignore: values of pixels that do not count, before the offset is added.
+      suffix: what the name of a label has behind the name of its image.
+      classes: the file that lists the classes, in the folder or anywhere.
+    """
+
+    encoding: str
+    offset: int
+    ignore: tuple[int, ...]
+    suffix: str
+    classes: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Which data set is wanted, and where its files are.
+
+    Attributes:
+      name: the data set, see `datasets.lookup`.
+      data_dir: where prepared data lives; "" for TFDS's own place.
+      manual_dir: the data set as its authors distribute it; "" to download it.
+      damaged: what to do with files that cannot be decoded: "stop" or "skip".
+      folder: how the labels of a person's own folder are read.
+    """
+
+    name: str
+    data_dir: str
+    manual_dir: str
+    damaged: str
+    folder: FolderLabels
+
+
+class Progress(Protocol):
+    """Shows how far a task is: `with progress(task, total) as on_unit: on_unit()`."""
+
+    def __call__(
+        self, task: str, total: int | None
+    ) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """Opens the display of one task."""
+
+
+class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
+    """What the TFDS builders of this package have in common.
+
+    Examples have the features `image` (an encoded image), `label` (an 8-bit grey PNG
+    of class ids, 255 = ignore), `name`, and `class_pixels`: how many pixels each class
+    has and, last, how many are ignored, as decimal numbers. The metadata records the
+    folder that they came from ("" for none), a fingerprint of its files and what was
+    left out.
+    """
+
+    VERSION = tfds.core.Version("1.1.0")
+
+    # TFDS looks for checksums.tsv beside this file. Left to find the file itself,
+    # TFDS 4.9.10 imports importlib_resources, which it does not install.
+    code_path = pathlib.Path(__file__)
+
+    def __init__(
+        self, request: Request, *, config: tfds.core.BuilderConfig | None = None
+    ) -> None:
+        self.request = request
+        super().__init__(data_dir=request.data_dir or None, config=config)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # TFDS's own pickling, which brings a builder to the data workers, knows
+        # nothing of the request.
+        return type(self), (self.request,)
+
+    @property
+    def class_table(self) -> ClassTable:
+        """What the label values mean."""
+        return read_class_table(self.name)
+
+    @abc.abstractmethod
+    def find_examples(
+        self, downloads: tfds.download.DownloadManager
+    ) -> Mapping[str, Sequence[Any]]:
+        """What `example` makes the examples of each split from; fills the metadata."""
+
+    @abc.abstractmethod
+    def example(self, origin: Any) -> dict[str, Any] | None:
+        """One example, as `encoded_example` makes it, or None to leave it out."""
+
+    def prepare(self, progress: Progress) -> None:
+        """Downloads and writes the data set; it appears complete or not at all."""
+        self._progress = progress
+        self.download_and_prepare(
+            file_format="array_record",
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+        )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "label": tfds.features.Image(shape=(None, None, 1)),
+                    "name": tfds.features.Text(),
+                    "class_pixels": tfds.features.Text(),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> Any:
+        raise NotImplementedError("examples are written one by one, see below")
+
+    _generate_examples = _split_generators
+
+    def _generate_splits(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        download_config: tfds.download.DownloadConfig,
+    ) -> list[tfds.core.SplitInfo]:
+        """Writes every example as soon as it is made.
+
+        TFDS's own writer gathers a whole split before: up to 1 GB of it in memory,
+        and what is more with the help of TensorFlow.
+        """
+        del download_config
+        return [
+            self._write_split(split, origins)
+            for split, origins in self.find_examples(dl_manager).items()
+        ]
+
+    def _write_split(self, split: str, origins: Sequence[Any]) -> tfds.core.SplitInfo:
+        template = self._get_filename_template(split_name=split)
+        starts = range(0, len(origins), _EXAMPLES_PER_SHARD)
+        lengths, num_bytes = [], 0
+        with self._progress(f"preparing {split}", len(origins)) as on_example:
+            for number, start in enumerate(starts):
+                path = template.sharded_filepath(
+                    shard_index=number, num_shards=len(starts)
+                )
+                shard = origins[start : start + _EXAMPLES_PER_SHARD]
+                sizes = self._write_shard(os.fspath(path), shard, on_example)
+                lengths.append(len(sizes))
+                num_bytes += sum(sizes)
+        if not sum(lengths):
+            raise UserError(f"split {split!r} of {self.name} has no readable image")
+        return tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=lengths,
+            num_bytes=num_bytes,
+            filename_template=template,
+        )
+
+    def _write_shard(
+        self, path: str, origins: Sequence[Any], on_example: Callable[[], None]
+    ) -> list[int]:
+        """Returns the sizes of the records in bytes."""
+        features = self.info.features
+        serializer = example_serializer.ExampleSerializer(
+            features.get_serialized_info()
+        )
+        sizes = []
+        # Groups of one record can be read in any order at no cost.
+        with contextlib.closing(ArrayRecordWriter(path, "group_size:1")) as writer:
+            for origin in origins:
+                example = self.example(origin)
+                if example is not None:
+                    encoded = features.encode_example(example)
+                    record = serializer.serialize_example(encoded)
+                    writer.write(record)
+                    sizes.append(len(record))
+                on_example()
+        return sizes
+
+    def _log_download_bytes(self) -> None:
+        """Says nothing: TFDS knows no sizes beforehand, and `progress` tells more."""
+
+    _log_download_done = _log_download_bytes
+
+
+def encoded_example(
+    image: bytes, label: npt.NDArray[np.uint8], name: str, num_classes: int
+) -> dict[str, Any]:
+    """An example as TFDS stores it without TensorFlow.
+
+    Images are file objects, because TFDS encodes arrays with TensorFlow.
+
+    Args:
+      image: an encoded image, kept as it is.
+      label: uint8 [H,W] class ids, 255 = ignore.
+      name: of the example.
+      num_classes: of the data set.
+    """
+    counts = count_classes(label, num_classes).tolist()
+    return {
+        "image": io.BytesIO(image),
+        "label": io.BytesIO(images.encode_png(label)),
+        "name": name,
+        "class_pixels": " ".join(map(str, counts)),
+    }

@@ -1,0 +1,129 @@
+"""The batches of a training run, as the config asks for them."""
+
+from collections.abc import Sequence
+
+import grain
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from refinenet_jax import log
+from refinenet_jax.data.class_maps import ClassMap, read_class_map
+from refinenet_jax.data.datasets import Dataset, lookup
+from refinenet_jax.data.mixture import Ingredient
+from refinenet_jax.data.pipeline import train_batches
+from refinenet_jax.data.source import Source
+from refinenet_jax.data.transforms import (
+    ClampShortEdge,
+    ClassCentredCrop,
+    ColourJitter,
+    RandomBlur,
+    RandomCrop,
+    RandomFlip,
+    RandomRotation,
+    RandomScale,
+    Transform,
+)
+from refinenet_jax.errors import UserError
+from refinenet_jax.modes.start import open_data, request_of
+
+
+def build_batches(
+    config: ConfigDict, source: Source, dataset: Dataset, mean: Sequence[float]
+) -> grain.IterDataset:
+    """This process's share of the batches, randomly chosen and transformed.
+
+    Args:
+        config: see `refinenet_jax.config`.
+        source: the training split of config.data.name.
+        dataset: that data set, whose classes all others are translated to.
+        mean: RGB in 0..255, around images that are smaller than the crop.
+
+    Raises:
+        UserError: a data set that is mixed in is not there, or has no class map.
+    """
+    data = config.data
+    ingredients = [_ingredient(config, source, data.weight, None, 0, dataset)]
+    for other in data.mix:
+        ingredients.append(_mixed_in(config, other, dataset))
+    return train_batches(
+        ingredients,
+        _transforms(config, mean),
+        batch_size=config.train.batch_size // jax.process_count(),
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_workers=data.num_workers,
+        num_threads=data.num_threads,
+    )
+
+
+def _transforms(config: ConfigDict, mean: Sequence[float]) -> list[Transform]:
+    """In order: sizes first, so that colours are changed on the crop alone."""
+    data = config.data
+    red, green, blue = (round(value) for value in mean)
+    fill = (red, green, blue)
+    smallest, largest = data.scale_range
+    crop = ClassCentredCrop if data.crop == "class_centred" else RandomCrop
+    transforms: list[Transform] = [
+        ClampShortEdge(*data.short_edge),
+        RandomScale(smallest, largest, data.scale_step),
+    ]
+    if data.rotation:
+        transforms.append(RandomRotation(data.rotation, fill))
+    transforms += [
+        RandomFlip(data.flip_probability),
+        crop(data.crop_size, data.crop_size, fill),
+    ]
+    if any(data.colour_jitter):
+        transforms.append(ColourJitter(*data.colour_jitter))
+    if data.blur:
+        transforms.append(RandomBlur(data.blur))
+    return transforms
+
+
+def _mixed_in(config: ConfigDict, other: dict, dataset: Dataset) -> Ingredient:
+    """A data set of config.data.mix, its classes translated to those of `dataset`."""
+    request = request_of(config, name=other["name"], manual_dir=other["manual_dir"])
+    class_names = lookup(request).class_names
+    class_map = None
+    if other["class_map"]:
+        class_map = read_class_map(other["class_map"], class_names, dataset.class_names)
+    elif class_names != dataset.class_names:
+        raise UserError(
+            f"config.data.mix: {other['name']} has other classes than {dataset.name}: "
+            "name a class_map"
+        )
+    [source] = open_data(request, other["split"])
+    return _ingredient(
+        config, source, other["weight"], class_map, other["min_pixels"], dataset
+    )
+
+
+def _ingredient(
+    config: ConfigDict,
+    source: Source,
+    weight: float,
+    class_map: ClassMap | None,
+    min_pixels: int,
+    dataset: Dataset,
+) -> Ingredient:
+    """The images with enough labelled pixels, in the order that the config asks for."""
+    balanced = config.data.sampling == "class_balanced"
+    present = indices = None
+    if balanced or min_pixels:
+        counts = source.class_pixels(log)[:, :-1]
+        if class_map is not None:
+            indices = np.flatnonzero(counts[:, class_map.listed].sum(1) >= min_pixels)
+            counts = class_map.translate_counts(counts, dataset.num_classes)
+        elif min_pixels:
+            indices = np.flatnonzero(counts.sum(1) >= min_pixels)
+        present = counts > 0 if balanced else None
+    return Ingredient(
+        source=source,
+        weight=weight,
+        indices=indices,
+        present=present,
+        images_per_class=config.data.images_per_class,
+        class_map=None if class_map is None else class_map.table,
+    )
