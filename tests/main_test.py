@@ -365,7 +365,7 @@ def test_two_processes_make_the_same_run(trained, start, environment, tmp_path):
         (["--config.model.variant=resnet77"], "known: resnet18, resnet34, resnet50"),
         (["--config.optimizer.schedule=linear"], "known: constant, step, poly, cosine"),
         (["--config.train.batch_size=6"], "multiple of the 4 devices"),
-        (["--config.data.name=mars"], "known: camvid, shapes, voc2012"),
+        (["--config.data.name=mars"], "known: ade20k, camvid, cityscapes"),
         (["--config.data.eval_split=test"], "known: train, val"),
         (["--config.model.num_classes=7"], "shapes has 6 classes"),
         (["--wordkir=x"], "wordkir"),

@@ -239,4 +239,6 @@ def _grey_png_bits(data: bytes) -> int:
 
 def _reason(error: Exception) -> str:
     """The first line of an error's text; OpenCV's and Pillow's may have more."""
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "it is damaged or no image"  # its own text names a Python object
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,7 +1,6 @@
 """Mode check_data on real files: what people get wrong, and that the remedy helps."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -220,32 +219,33 @@ def test_files_that_are_missing_from_a_split_that_is_not_looked_at(tmp_path):
     assert codes(report, "error") == ["missing"] and len(report["splits"]) == 2
 
 
-def start(*arguments):
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "refinenet_jax.main", "--config=configs/folder.py"),
-            *("--mode=check_data", *arguments),
-        ],
-        cwd=REPOSITORY,
-        env=os.environ,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_the_program(tmp_path):
     folder = write_folder(tmp_path / "own", change=lambda label: label + 1)
-    arguments = (f"--config.data.manual_dir={folder}", f"--workdir={tmp_path / 'run'}")
-    ended = start(*arguments)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.startswith("error: 1 error in the data: shifted_up: ")
-    assert ended.stderr.count("\n") == 1
-    ended = start(*arguments, "--config.data.folder.offset=-1")
-    assert ended.returncode == 0, ended.stderr
-    assert "no errors" in ended.stdout and not ended.stderr
-    assert list((tmp_path / "run/check_data").iterdir())
+
+    def start(workdir, *arguments):
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "refinenet_jax.main"),
+                *("--config=configs/folder.py", "--mode=check_data", *arguments),
+                f"--config.data.manual_dir={folder}",
+                f"--workdir={tmp_path / workdir}",
+            ],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    shifted, mended = start("a"), start("b", "--config.data.folder.offset=-1")
+    _, told = shifted.communicate(timeout=120)
+    assert shifted.returncode == 2, told
+    assert told.startswith("error: 1 error in the data: shifted_up: ")
+    assert told.count("\n") == 1
+    said, told = mended.communicate(timeout=120)
+    assert mended.returncode == 0 and "no errors" in said and not told, told
+    for workdir in ("a", "b"):
+        written = {path.name for path in (tmp_path / workdir / "check_data").iterdir()}
+        assert written == {"report.txt", "report.json", "report.html"}
     assert not list(tmp_path.glob("**/*.array_record*"))
 
 

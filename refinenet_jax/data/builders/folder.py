@@ -19,7 +19,8 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.labels import IGNORE_LABEL
 
 _IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_LABELS = (".png", ".bmp", ".gif", ".tif", ".tiff")
+# A JPEG is no label either, but is told so when it is read.
+_LABELS = (".png", ".bmp", ".gif", ".jpeg", ".jpg", ".tif", ".tiff")
 _LAYOUTS = (
     "images/ and labels/ with train.txt and val.txt, which list names; or "
     "images/train/, labels/train/, images/val/, labels/val/; or train/images/, "
