@@ -122,7 +122,8 @@ def _shifted(values: Values) -> tuple[str, str] | None:
         )
     remedy = values.remedy(
         "set config.data.folder.offset=-1, which ignores 0 and makes 1 the first class; "
-        f"or, if 0 is a class, add the missing name to {values.file}"
+        f"or, if 0 is a class, add the missing name to {values.file}, or set "
+        f"config.data.folder.ignore=({count},) if {count} does not count"
     )
     return "zero_is_void", (
         f"the label values run from 0 to {count}, one more than the {count} classes: 0 "

@@ -60,8 +60,8 @@ def open_data(request: Request, *splits: str) -> list[Source]:
     left_out = sources[0].left_out
     if left_out:
         log.say(
-            f"{request.name} lacks {len(left_out)} damaged files: "
-            f"{'; '.join(left_out[:3])}"
+            f"left out of {request.name}, being damaged: {len(left_out)} "
+            f"({'; '.join(left_out[:3])})"
         )
     return sources
 
