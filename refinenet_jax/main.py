@@ -18,7 +18,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from refinenet_jax import config as config_lib
-from refinenet_jax import sharding
+from refinenet_jax import config_check, sharding
 from refinenet_jax.errors import UserError
 from refinenet_jax.modes import check_data, convert, evaluate, export, predict, train
 from refinenet_jax.provenance import provenance
@@ -72,7 +72,7 @@ def _parse(argv: Sequence[str]) -> ConfigDict:
     for argument in argv[1:]:
         field = re.match(r"--?config\.([^=]*)", argument)
         if field:
-            config_lib.check_field(field[1])
+            config_check.check_field(field[1])
     try:
         extra = flags.FLAGS(list(argv))[1:]
         config = _CONFIG.value
@@ -87,7 +87,7 @@ def _parse(argv: Sequence[str]) -> ConfigDict:
         raise UserError("--config=configs/NAME.py is missing")
     if _MODE.value not in _MODES:
         raise UserError(f"--mode={_MODE.value} is unknown; known: {', '.join(_MODES)}")
-    config_lib.check(config)
+    config_check.check(config)
     return config
 
 

@@ -1,6 +1,8 @@
 """A trained network as one Python object."""
 
+import collections
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from refinenet_jax.inference.predictor import Predictor
+from refinenet_jax.inference.predictor import Buckets, Predictor
+from refinenet_jax.inference.protocol import PLAIN, Protocol, Shape
 from refinenet_jax.models.architecture import Architecture
 from refinenet_jax.models.build import SegmentationNetwork, build, split_network
 from refinenet_jax.sharding import replicated
@@ -28,7 +31,14 @@ class Segmenter:
         metadata: what the checkpoint says of the network: architecture, step, ...
     """
 
-    def __init__(self, model: SegmentationNetwork, metadata: Metadata):
+    def __init__(
+        self,
+        model: SegmentationNetwork,
+        metadata: Metadata,
+        protocol: Protocol = PLAIN,
+        buckets: Sequence[Shape] = (),
+        batch_size: int = 1,
+    ):
         self.model = nnx.view(model, deterministic=True, use_running_average=True)
         self.metadata = metadata
         self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
@@ -37,18 +47,31 @@ class Segmenter:
             self.model,
             mean=tuple(metadata["mean"]),
             std=tuple(metadata["std"]),
-            batch_size=1,
-            size_multiple=metadata["size_multiple"],
+            batch_size=batch_size,
+            buckets=Buckets(tuple(buckets), metadata["size_multiple"]),
+            protocol=protocol,
             mesh=_one_device(),
         )
         _, params, batch_stats = split_network(self.model)
         self._predictor.load(params, batch_stats)
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, which: str = "best") -> "Segmenter":
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        which: str = "best",
+        protocol: Protocol = PLAIN,
+        buckets: Sequence[Shape] = (),
+        batch_size: int = 1,
+    ) -> "Segmenter":
         """Opens the workdir of a run.
 
-        which: "best" by mean IoU, or "latest".
+        Args:
+            path: the workdir, or what mode convert wrote.
+            which: "best" by mean IoU, or "latest".
+            protocol: scales, flip, windows; see `Protocol`.
+            buckets: sizes that images are padded to, see `Buckets`.
+            batch_size: images that run together in `predict_batch`.
 
         Raises:
             UserError: no checkpoint there, or a damaged one.
@@ -58,7 +81,8 @@ class Segmenter:
                 which, shapes_of_network, replicated(_one_device())
             )
         graph, _, _ = split_network(abstract_network(metadata))
-        return cls(nnx.merge(graph, params, batch_stats), metadata)
+        model = nnx.merge(graph, params, batch_stats)
+        return cls(model, metadata, protocol, buckets, batch_size)
 
     @property
     def compilations(self) -> int:
@@ -72,6 +96,25 @@ class Segmenter:
             ValueError: the image has another dtype or shape.
         """
         return self._predictor.predict([_checked(image)])[0]
+
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Images of any sizes → their class ids in the same order; see `predict`.
+
+        Those that are padded to the same size run together.
+
+        Raises:
+            ValueError: an image has another dtype or shape.
+        """
+        groups = collections.defaultdict(list)
+        for index, image in enumerate(images):
+            groups[self._predictor.group(_checked(image).shape[:2])].append(index)
+        found: dict[int, np.ndarray] = {}
+        for members in groups.values():
+            for start in range(0, len(members), self._predictor.batch_size):
+                batch = members[start : start + self._predictor.batch_size]
+                labels = self._predictor.predict([images[index] for index in batch])
+                found |= dict(zip(batch, labels, strict=True))
+        return [found[index] for index in range(len(images))]
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """uint8 [H,W,3] RGB → float32 [H,W,classes] that sums to 1 at each pixel.

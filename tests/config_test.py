@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from refinenet_jax import config as config_lib
+from refinenet_jax import config_check
 from refinenet_jax.errors import UserError
 from refinenet_jax.models.build import VARIANTS
 from tests.data import ask
@@ -21,14 +22,14 @@ def load(path: Path):
 
 
 def test_default_passes_its_own_check():
-    config_lib.check(config_lib.default())
+    config_check.check(config_lib.default())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("variant", [None, *VARIANTS])
 def test_every_config_with_every_variant_is_consistent(path, variant):
     config = load(path).get_config(variant)
-    config_lib.check(config)
+    config_check.check(config)
     assert config.model.variant == variant or variant is None
     assert config.model.variant in VARIANTS
     if config.data.name == "folder":  # its classes are the person's
@@ -95,7 +96,7 @@ def test_bad_values_are_refused_by_name(field, value, message):
     config = config_lib.default()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=message) as error:
-        config_lib.check(config)
+        config_check.check(config)
     assert f"config.{field}" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -110,9 +111,9 @@ def test_bad_values_are_refused_by_name(field, value, message):
 )
 def test_unknown_fields_list_the_known(path, message):
     with pytest.raises(UserError, match=message):
-        config_lib.check_field(path)
+        config_check.check_field(path)
 
 
 def test_known_fields_pass():
     for name in config_lib.flatten(config_lib.default()):
-        config_lib.check_field(name)
+        config_check.check_field(name)

@@ -16,6 +16,7 @@ FLOORS = {
     "data": 2,
     "models": 1,
     "weights": 1,
+    "config_check": 2,
     "config": 1,
     "log": 1,
     "sharding": 1,
@@ -23,7 +24,7 @@ FLOORS = {
     "page": 1,
     "files": 0,
     "labels": 0,
-    "errors": 0,
+    "errors": -1,
 }
 NEVER = {
     "models": {"config", "log", "sharding"},

@@ -1,9 +1,10 @@
 """Runs a network on images of any size with a handful of compilations.
 
-Images are padded to a multiple of a few pixels and the network is told their true
-size, which gives what it gives on the images alone.
+Images are padded to one of a few sizes and the network is told their true size, which
+gives what it gives on the images alone.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,20 +14,42 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from refinenet_jax.inference.metrics import confusion_matrix
+from refinenet_jax.inference.metrics import confusion_matrices
+from refinenet_jax.inference.protocol import Protocol, Shape
 from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.models.build import SegmentationNetwork, normalize, split_network
 from refinenet_jax.models.layers import FeatureMap
-from refinenet_jax.models.resize import resize
 from refinenet_jax.sharding import replicated, split_batch
 
-Shape = tuple[int, int]
+Group = tuple[Shape, Shape | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+    """The sizes that images are padded to.
+
+    Attributes:
+        sizes: height and width each; an image takes the smallest that holds it.
+        multiple: an image that none of them holds is padded to a multiple of it.
+    """
+
+    sizes: tuple[Shape, ...]
+    multiple: int
+
+    def holding(self, shape: Shape) -> Shape:
+        """The height and width at which an image of `shape` runs."""
+        fitting = [s for s in self.sizes if s[0] >= shape[0] and s[1] >= shape[1]]
+        if fitting:
+            return min(fitting, key=lambda size: size[0] * size[1])
+        height, width = (-(-n // self.multiple) * self.multiple for n in shape)
+        return height, width
 
 
 class Predictor:
     """A compiled network in inference mode on the devices of one process.
 
     Attributes:
+        protocol: what is done with an image to predict it.
         compilations: how many programs were compiled so far.
         batch_size: images that run together; rounded up to suit the devices.
     """
@@ -38,13 +61,15 @@ class Predictor:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         batch_size: int,
-        size_multiple: int,
+        buckets: Buckets,
+        protocol: Protocol,
         mesh: Mesh,
     ):
         view = nnx.view(network, deterministic=True, use_running_average=True)
         self._graph, _, _ = split_network(view)
         self._mean, self._std = mean, std
-        self._size_multiple = size_multiple
+        self._buckets = buckets
+        self.protocol = protocol
         self._mesh = mesh
         self.compilations = 0
         self.batch_size = -(-batch_size // mesh.size) * mesh.size
@@ -52,19 +77,21 @@ class Predictor:
         whole, split = replicated(mesh), split_batch(mesh)
         self._predict = jax.jit(
             self._traced_predict,
-            in_shardings=(whole, whole, split, split),
+            static_argnums=5,
+            in_shardings=(whole, whole, split, split, split),
             out_shardings=split,
         )
         self._probabilities = jax.jit(
             self._traced_probabilities,
-            in_shardings=(whole, whole, split, split),
+            static_argnums=5,
+            in_shardings=(whole, whole, split, split, split),
             out_shardings=split,
         )
         self._confusion = jax.jit(
-            confusion_matrix,
+            confusion_matrices,
             static_argnums=2,
             in_shardings=(split, split),
-            out_shardings=whole,
+            out_shardings=split,
         )
 
     def load(self, params: nnx.State, batch_stats: nnx.State) -> None:
@@ -79,17 +106,19 @@ class Predictor:
             (params, batch_stats),
         )
 
-    def padded_shape(self, shape: Shape) -> Shape:
-        """The height and width at which an image of `shape` runs."""
-        multiple = self._size_multiple
-        height, width = (-(-length // multiple) * multiple for length in shape)
-        return height, width
+    def group(self, shape: Shape) -> Group:
+        """Images of one group run together: [H,W] of an image → its key."""
+        base = self.protocol.base_size(shape)
+        return (
+            self._buckets.holding(shape),
+            None if base == shape else self._buckets.holding(base),
+        )
 
     def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Class of every pixel.
 
-        images: at most batch_size of uint8 [H,W,3] RGB with the same padded shape →
-        uint8 [H,W] each.
+        images: at most batch_size of uint8 [H,W,3] RGB of one `group` → uint8 [H,W]
+        each.
         """
         classes = np.asarray(self._predict(*self._arguments(images)))
         return _cropped(classes, images)
@@ -108,8 +137,9 @@ class Predictor:
         """Predicts and counts.
 
         images, labels: as `predict`, with uint8 [H,W] labels, 255 = ignore → class ids
-        uint8 [B,H,W] with padding, and int32 [C,C] confusion matrix. Both are still
-        on their way when this returns.
+        uint8 [B,H,W] with padding, and int32 [B,C,C], a confusion matrix for each
+        image, of zeros beyond the images given. Both are still on their way when this
+        returns.
         """
         classes = self._predict(*self._arguments(images))
         padded = np.full(classes.shape, IGNORE_LABEL, np.uint8)
@@ -118,41 +148,40 @@ class Predictor:
         label_array = jax.device_put(padded, split_batch(self._mesh))
         return classes, self._confusion(classes, label_array, num_classes)
 
-    def _arguments(
-        self, images: Sequence[np.ndarray]
-    ) -> tuple[nnx.State, nnx.State, jax.Array, jax.Array]:
+    def _arguments(self, images: Sequence[np.ndarray]) -> tuple[Any, ...]:
+        """What the compiled programs take."""
         if self._variables is None:
             raise ValueError("load the weights first")
-        height, width = self.padded_shape(images[0].shape[:2])
+        (height, width), base_shape = self.group(images[0].shape[:2])
         batch = np.zeros((self.batch_size, height, width, 3), np.uint8)
-        sizes = np.ones((self.batch_size, 2), np.int32)
+        sizes, base_sizes = np.ones((2, self.batch_size, 2), np.int32)
         for index, image in enumerate(images):
             sizes[index] = image.shape[:2]
+            base_sizes[index] = self.protocol.base_size(image.shape[:2])
             batch[index, : image.shape[0], : image.shape[1]] = image
         split = split_batch(self._mesh)
-        on_devices = jax.device_put((batch, sizes), split)
-        return *self._variables, *on_devices
+        on_devices = jax.device_put((batch, sizes, base_sizes), split)
+        return *self._variables, *on_devices, base_shape
 
-    def _traced_logits(
+    def _traced_probabilities(
         self,
         params: nnx.State,
         batch_stats: nnx.State,
         image: jax.Array,
         size: jax.Array,
+        base_size: jax.Array,
+        base_shape: Shape | None,
     ) -> jax.Array:
         # jit comes by here once for each new shape.
         self.compilations += 1
         network = nnx.merge(self._graph, params, batch_stats)
         features = FeatureMap(normalize(image, self._mean, self._std), size)
-        logits = network.score(features)
-        _, height, width, _ = image.shape
-        return resize(logits, (height, width), size, "bilinear").values
+        base = None if base_shape is None else (base_shape, base_size)
+        return self.protocol.probabilities(network.score, features, base)
 
     def _traced_predict(self, *arguments: Any) -> jax.Array:
-        return jnp.argmax(self._traced_logits(*arguments), axis=-1).astype(jnp.uint8)
-
-    def _traced_probabilities(self, *arguments: Any) -> jax.Array:
-        return jax.nn.softmax(self._traced_logits(*arguments), axis=-1)
+        shares = self._traced_probabilities(*arguments)
+        return jnp.argmax(shares, axis=-1).astype(jnp.uint8)
 
 
 def _cropped(values: np.ndarray, images: Sequence[np.ndarray]) -> list[np.ndarray]:

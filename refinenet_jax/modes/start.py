@@ -19,6 +19,8 @@ from refinenet_jax.data.datasets import (
 )
 from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError
+from refinenet_jax.inference.predictor import Buckets
+from refinenet_jax.inference.protocol import Protocol
 from refinenet_jax.models.architecture import Architecture
 from refinenet_jax.models.build import VARIANTS
 from refinenet_jax.sharding import any_process
@@ -64,6 +66,17 @@ def open_data(request: Request, *splits: str) -> list[Source]:
             f"({'; '.join(left_out[:3])})"
         )
     return sources
+
+
+def protocol_of(config: ConfigDict) -> Protocol:
+    """What is done with an image to predict it."""
+    names = [field.name for field in dataclasses.fields(Protocol)]
+    return Protocol(**{name: config.eval[name] for name in names})
+
+
+def buckets_of(config: ConfigDict) -> Buckets:
+    """The sizes that images are padded to."""
+    return Buckets(tuple(config.eval.buckets), config.eval.size_multiple)
 
 
 def make_folder(workdir: Path) -> None:

@@ -1,11 +1,14 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from refinenet_jax.inference.evaluator import evaluate
-from refinenet_jax.inference.predictor import Predictor
+from refinenet_jax.inference.predictor import Buckets, Predictor
+from refinenet_jax.inference.protocol import PLAIN
 from refinenet_jax.models.build import normalize, split_network
+from refinenet_jax.segmenter import Segmenter
 from tests.random_network import random_light_resnet18
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 55.0, 50.0)
@@ -18,13 +21,17 @@ def network():
     return nnx.view(network, deterministic=True, use_running_average=True)
 
 
-def predictor_for(network, batch_size, devices):
+BUCKETS = Buckets((), 64)
+
+
+def predictor_for(network, batch_size, devices, buckets=BUCKETS, protocol=PLAIN):
     predictor = Predictor(
         network,
         mean=MEAN,
         std=STD,
         batch_size=batch_size,
-        size_multiple=64,
+        buckets=buckets,
+        protocol=protocol,
         mesh=jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("data",)),
     )
     _, params, batch_stats = split_network(network)
@@ -65,34 +72,50 @@ def test_one_compilation_for_each_padded_size(network):
     assert predictor.compilations == 2
 
 
-def test_evaluation_counts_every_pixel_once_in_any_batch_size(network):
-    rng = np.random.default_rng(1)
-    examples = []
-    for image in pictures((40, 50), (64, 30), (20, 65), (20, 64), (64, 64)):
-        label = rng.choice([0, 1, 2, 3, 255], image.shape[:2]).astype(np.uint8)
-        examples.append({"image": image, "label": label})
-    alone = predictor_for(network, 1, 1)
-    expected = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
-    for example in examples:
-        valid = example["label"] != 255
-        predicted = alone.predict([example["image"]])[0]
-        pairs = (example["label"][valid], predicted[valid])
-        np.add.at(expected, pairs, 1)
-    seen = []
-    counted = evaluate(
-        predictor_for(network, 2, 2),
-        examples,
-        NUM_CLASSES,
-        num_rows=2,
-        on_image=lambda: seen.append(1),
-    )
-    assert counted.matrix.tolist() == expected.tolist()
-    assert counted.num_images == len(seen) == 5
-    assert counted.ignored_pixels == sum((e["label"] == 255).sum() for e in examples)
-    assert [row[0].shape for row in counted.rows] == [(40, 50, 3), (64, 30, 3)]
-    assert np.array_equal(counted.rows[1][2], alone.predict([examples[1]["image"]])[0])
-
-
 def test_batch_size_suits_the_devices(network):
     assert predictor_for(network, 3, 4).batch_size == 4
     assert predictor_for(network, 8, 4).batch_size == 8
+
+
+def test_buckets():
+    buckets = Buckets(((128, 256), (256, 128), (256, 256)), 64)
+    assert buckets.holding((100, 200)) == (128, 256)
+    assert buckets.holding((129, 128)) == (256, 128)
+    assert buckets.holding((200, 129)) == (256, 256)
+    assert buckets.holding((257, 1)) == (320, 64)  # none holds it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scales": (0.5, 1.0), "flip": True, "short_edge": (60, 80)},
+        {"window": 48, "overlap": 1 / 3},
+    ],
+)
+def test_protocols_with_a_network(network, changes):
+    """The same in one padded program and in programs of each image's own size."""
+    protocol = dataclasses.replace(PLAIN, **changes)
+    images = pictures((50, 61), (33, 40), (64, 64))
+    found = {}
+    for buckets in (Buckets(((64, 64), (128, 128)), 32), Buckets((), 1)):
+        predictor = predictor_for(network, 1, 1, buckets, protocol)
+        found[buckets] = [predictor.probabilities([image])[0] for image in images]
+    padded, alone = found.values()
+    for one, other in zip(padded, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6)
+
+
+def test_a_batch_of_mixed_sizes(network):
+    names = [f"class {index}" for index in range(NUM_CLASSES)]
+    metadata = {"class_names": names, "palette": [[0, 0, 0]] * NUM_CLASSES}
+    metadata |= {"mean": MEAN, "std": STD, "size_multiple": 64}
+    segmenter = Segmenter(network, metadata, batch_size=2)
+    images = pictures((50, 61), (65, 10), (33, 40), (64, 64), (1, 1))
+    labels = segmenter.predict_batch(images)
+    assert segmenter.compilations == 2
+    for image, label in zip(images, labels, strict=True):
+        assert np.array_equal(label, segmenter.predict(image))
+    assert segmenter.predict_batch([]) == []
+    with pytest.raises(ValueError, match=r"this is float64 \[4, 4, 3\]"):
+        segmenter.predict_batch([images[0], np.zeros((4, 4, 3))])

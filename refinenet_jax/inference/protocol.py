@@ -1,0 +1,234 @@
+"""How the class probabilities of an image are made: scales, flip, windows, fusion.
+
+All of it is traced into one program, with the true sizes of padded images traced along.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from refinenet_jax.models.build import scaled_sizes
+from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models.resize import resize
+
+Shape = tuple[int, int]
+Network = Callable[[FeatureMap], FeatureMap]
+
+# Sizes within a program are multiples of the coarsest stride of the networks.
+_MULTIPLE = 32
+# Lin et al. 2017, released code: log-probabilities below this are not told apart.
+_LEAST_LOG_PROBABILITY = -20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What is done with an image to predict it.
+
+    Attributes:
+      short_edge: the shortest edge is brought into this range before all else, in
+        pixels.
+      scales: the network sees the image at each of these sizes, relative to that.
+      flip: whether it sees each of them mirrored as well.
+      fusion: "softmax" enlarges the network's scores bilinearly to the size of the
+        image and averages their softmax; "log_softmax" enlarges the logarithms of the
+        probabilities bicubically and averages their exponentials, as the code of Lin et
+        al. 2017 does.
+      window: edge of the square windows that an image is cut into, in pixels; 0: the
+        network sees it as a whole.
+      overlap: share of a window that the next one covers too, 0 <= overlap < 1.
+      exact: whether the network is told which part of a padded image is real.
+    """
+
+    short_edge: tuple[int, int]
+    scales: tuple[float, ...]
+    flip: bool
+    fusion: str
+    window: int
+    overlap: float
+    exact: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, ready for eval.json."""
+        return dataclasses.asdict(self)
+
+    def base_size(self, size: Shape) -> Shape:
+        """The size of an image of `size` with its short edge brought into range."""
+        short = min(size)
+        smallest, largest = self.short_edge
+        factor = min(max(short, smallest), largest) / short
+        height, width = (max(1, round(length * factor)) for length in size)
+        return height, width
+
+    def probabilities(
+        self,
+        network: Network,
+        image: FeatureMap,
+        base: tuple[Shape, jax.Array] | None,
+    ) -> jax.Array:
+        """Class probabilities at the size of the image.
+
+        Args:
+          network: normalised pictures [B,H,W,3] → scores [B,h,w,C], see
+            `SegmentationNetwork.score`.
+          image: normalised, float32 [B,H,W,3], with its true size.
+          base: a height and a width that hold every base size, and int32 [B,2], what
+            `base_size` gives for each image; None where it leaves all as they are.
+
+        Returns:
+          float32 [B,H,W,C]; sums to 1 at each pixel that is not padding.
+        """
+        views = [(s, m) for s in self.scales for m in (False, True)[: 1 + self.flip]]
+        total = jnp.zeros(())
+        for scale, mirrored in views:
+            seen = _scaled(image, scale, base)
+            if mirrored:
+                seen = _mirrored(seen)
+            shares = self._enlarged(self._scores(network, seen), image)
+            total = total + (_mirrored(shares) if mirrored else shares).values
+            # One view after the other, so that their features share their memory.
+            image, total = lax.optimization_barrier((image, total))
+        # The bicubic kernel overshoots: its results do not quite sum to 1.
+        return total / total.sum(axis=-1, keepdims=True)
+
+    def _scores(self, network: Network, seen: FeatureMap) -> FeatureMap:
+        """The network's scores: of the whole picture, or fused from windows of it."""
+        if not self.exact:
+            network = _padded_plainly(network)
+        if self.window:
+            stride = max(1, round(self.window * (1 - self.overlap)))
+            return _by_windows(network, seen, self.window, stride)
+        return network(seen)
+
+    def _enlarged(self, scores: FeatureMap, image: FeatureMap) -> FeatureMap:
+        """Probabilities at the size of the image, [B,H,W,C]."""
+        height, width = image.values.shape[1:3]
+        if self.fusion == "softmax":
+            enlarged = resize(scores, (height, width), image.size, "bilinear")
+            return enlarged.with_values(jax.nn.softmax(enlarged.values))
+        logarithms = jax.nn.log_softmax(scores.values)
+        floored = jnp.maximum(logarithms, _LEAST_LOG_PROBABILITY)
+        logs = scores.with_values(floored)
+        enlarged = resize(logs, (height, width), image.size, "bicubic")
+        return enlarged.with_values(jnp.exp(enlarged.values))
+
+
+def _scaled(
+    image: FeatureMap, scale: float, base: tuple[Shape, jax.Array] | None
+) -> FeatureMap:
+    """What the network sees at one scale, [B,H',W',3]."""
+    if base is None and scale == 1:
+        return image
+    base_shape, base_size = base or (image.values.shape[1:3], _size(image))
+    height, width = (
+        -(-max(1, round(length * scale)) // _MULTIPLE) * _MULTIPLE
+        for length in base_shape
+    )
+    size = jnp.maximum(scaled_sizes(base_size, scale), 1)
+    return resize(image, (height, width), size, "bilinear")
+
+
+def _mirrored(x: FeatureMap) -> FeatureMap:
+    """Left and right exchanged within the true width, [B,H,W,C]."""
+    column = jnp.arange(x.values.shape[2])
+    source = jnp.maximum(_size(x)[:, 1, None] - 1 - column[None], 0)
+    values = jnp.take_along_axis(x.values, source[:, None, :, None], axis=2)
+    return x.with_values(values)
+
+
+def _size(x: FeatureMap) -> jax.Array:
+    """The true sizes, which pictures to be predicted always bring along: int32 [B,2]."""
+    assert x.size is not None
+    return x.size
+
+
+def _padded_plainly(network: Network) -> Network:
+    """The network without the knowledge which part of a picture is real."""
+
+    def run(x: FeatureMap) -> FeatureMap:
+        scores = network(FeatureMap(x.filled(0)))
+        shape = np.array([x.values.shape[1:3]])
+        coarse = np.array([scores.values.shape[1:3]])
+        return FeatureMap(scores.values, -(-_size(x) * coarse // shape))
+
+    return run
+
+
+def _by_windows(
+    network: Network, picture: FeatureMap, window: int, stride: int
+) -> FeatureMap:
+    """Mean scores of overlapping windows, at the size of the picture: [B,H,W,C].
+
+    The windows that an image has, and where its last ones end, follow from its true
+    size, as if it were not padded. One window after the other runs in the same loop.
+    """
+    batch, *shape, _ = picture.values.shape
+    window_shape = [min(window, length) for length in shape]
+    counts = [
+        -(-(length - edge) // stride) + 1
+        for length, edge in zip(shape, window_shape, strict=True)
+    ]
+    # The corner of each picture's last window.
+    reach = jnp.maximum(_size(picture) - np.array([window_shape]), 0)
+
+    def add(totals: FeatureMap, place: jax.Array) -> tuple[FeatureMap, None]:
+        corner = jnp.minimum(place[None] * stride, reach)
+        # A window beyond the one that reaches the border would count it twice.
+        wanted = jnp.all((place == 0)[None] | ((place - 1)[None] * stride < reach), 1)
+        scores = _window_scores(network, picture, corner, window_shape)
+        weighted = jnp.where(wanted[:, None, None, None], scores, 0)
+        return totals.with_values(_add_at(totals.values, weighted, corner)), None
+
+    places = jnp.stack(jnp.meshgrid(*map(jnp.arange, counts), indexing="ij"), -1)
+    scores = jax.eval_shape(network, picture)
+    zeros = jnp.zeros((batch, *shape, scores.values.shape[-1] + 1), jnp.float32)
+    totals, _ = lax.scan(add, FeatureMap(zeros, picture.size), places.reshape(-1, 2))
+    sums, covered = totals.values[..., :-1], totals.values[..., -1:]
+    return totals.with_values(sums / jnp.maximum(covered, 1))
+
+
+def _window_scores(
+    network: Network, picture: FeatureMap, corner: jax.Array, shape: list[int]
+) -> jax.Array:
+    """Scores of one window at its own size and, last, 1 where it is real.
+
+    corner: int32 [B,2]; shape: of the window → float32 [B,*shape,C+1].
+    """
+    height, width = shape
+
+    def cut(values: jax.Array, corner: jax.Array) -> jax.Array:
+        top, left = corner
+        return lax.dynamic_slice(values, (top, left, 0), (height, width, 3))
+
+    size = jnp.minimum(_size(picture) - corner, np.array([shape]))
+    seen = FeatureMap(jax.vmap(cut)(picture.values, corner), size)
+    scores = resize(network(seen), (height, width), size, "bilinear")
+    ones = jnp.ones((*scores.values.shape[:-1], 1), jnp.float32)
+    return scores.with_values(jnp.concatenate([scores.values, ones], -1)).filled(0)
+
+
+def _add_at(totals: jax.Array, values: jax.Array, corner: jax.Array) -> jax.Array:
+    """Adds [B,h,w,C] to [B,H,W,C] at int32 [B,2]."""
+
+    def add(total: jax.Array, value: jax.Array, corner: jax.Array) -> jax.Array:
+        start = (corner[0], corner[1], 0)
+        before = lax.dynamic_slice(total, start, value.shape)
+        return lax.dynamic_update_slice(total, before + value, start)
+
+    return jax.vmap(add)(totals, values, corner)
+
+
+# One look at the whole image, as most ports evaluate.
+PLAIN = Protocol(
+    short_edge=(1, 100_000),
+    scales=(1.0,),
+    flip=False,
+    fusion="softmax",
+    window=0,
+    overlap=0.0,
+    exact=True,
+)
