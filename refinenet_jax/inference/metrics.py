@@ -1,63 +1,218 @@
-"""Scores from one confusion matrix over a whole data set."""
+"""Scores from integer counts of pixels over a whole data set."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from refinenet_jax.errors import UserError
 
-CONVENTION = (
-    "one confusion matrix over all images at their own size; pixels labelled 255 are "
-    "left out; IoU = TP / (TP + FP + FN); a class in neither truth nor prediction is "
-    "null and left out of the mean"
+Counts = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+
+COUNTING = (
+    "one confusion matrix over all images at their own size, row = true class, column = "
+    "predicted class; pixels labelled 255 are left out; IoU = TP / (TP + FP + FN)"
 )
 
+_BACKGROUND = "background"
 
-def confusion_matrix(
+
+@dataclasses.dataclass(frozen=True)
+class Convention:
+    """Which classes a mean IoU is over; evaluators differ in it.
+
+    Attributes:
+        name: what eval.json calls it.
+        text: what it says, and who has it.
+        absent: IoU of a class in neither truth nor prediction; NaN: it is left out.
+        needs_truth: whether a class without true pixels is left out even where it is
+            predicted.
+        first_class: the first that counts; 1 where background is left out.
+    """
+
+    name: str
+    text: str
+    absent: float
+    needs_truth: bool
+    first_class: int
+
+    def mean_iou(self, counts: npt.NDArray[Any]) -> Scores:
+        """[...,C,3], see `class_counts` → float64 [...]; NaN where no class counts."""
+        values = iou(counts)[..., self.first_class :]
+        values = np.where(np.isnan(values), self.absent, values)
+        counted = ~np.isnan(values)
+        if self.needs_truth:
+            counted &= counts[..., self.first_class :, 2] > 0
+        total = np.where(counted, values, 0).sum(axis=-1)
+        return _ratio(total, counted.sum(axis=-1))
+
+
+# Each as the code that its text names has it.
+_CONVENTIONS = (
+    Convention(
+        "absent_left_out",
+        "classes in neither truth nor prediction are left out of the mean (as in "
+        "cityscapesScripts, mmsegmentation and the score.py of FCN)",
+        absent=np.nan,
+        needs_truth=False,
+        first_class=0,
+    ),
+    Convention(
+        "absent_counts_0",
+        "classes in neither truth nor prediction count as IoU 0 (as in the evaluation "
+        "code of ADE20K, CSAILVision/sceneparsing)",
+        absent=0.0,
+        needs_truth=False,
+        first_class=0,
+    ),
+    Convention(
+        "absent_counts_1",
+        "classes in neither truth nor prediction count as IoU 1 (as in "
+        "DrSleep/light-weight-refinenet); higher wherever a class is absent",
+        absent=1.0,
+        needs_truth=False,
+        first_class=0,
+    ),
+    Convention(
+        "without_truth_left_out",
+        "classes without true pixels are left out of the mean, even where they are "
+        "predicted (as in the MATLAB code of Lin et al. 2017)",
+        absent=np.nan,
+        needs_truth=True,
+        first_class=0,
+    ),
+)
+# Where the authors' own evaluation does not leave absent classes out. On a whole split,
+# which holds every class, all conventions with the same classes agree.
+_OF_DATASET = {"ade20k": "absent_counts_0"}
+
+
+def conventions(class_names: Sequence[str]) -> list[Convention]:
+    """All conventions; each once more without class 0 where that is background."""
+    found = list(_CONVENTIONS)
+    if class_names[0].lower() == _BACKGROUND:
+        found += [
+            dataclasses.replace(
+                convention,
+                name=f"{convention.name}_without_background",
+                text=f"as {convention.name}, but background is left out as well",
+                first_class=1,
+            )
+            for convention in _CONVENTIONS
+        ]
+    return found
+
+
+def own_convention(dataset: str) -> Convention:
+    """That of a data set's authors, by its name; absent classes left out if unknown."""
+    name = _OF_DATASET.get(dataset, "absent_left_out")
+    return next(each for each in _CONVENTIONS if each.name == name)
+
+
+def confusion_matrices(
     prediction: jax.Array, label: jax.Array, num_classes: int
 ) -> jax.Array:
-    """Counts pixels by true class (row) and predicted class (column).
+    """Counts the pixels of each image by true class (row) and predicted class (column).
 
-    prediction, label: integer [B,H,W]; pixels whose label is num_classes or more, such
-    as 255, are left out → int32 [num_classes,num_classes].
+    prediction, label: integer [B,H,W], an image with fewer than 2³¹ pixels; pixels whose
+    label is num_classes or more, such as 255, are left out → int32
+    [B,num_classes,num_classes].
     """
     label, prediction = label.astype(jnp.int32), prediction.astype(jnp.int32)
     counted = label < num_classes
     # Pixels that do not count fall beyond the end, where a scatter drops them.
     cell = jnp.where(counted, label * num_classes + prediction, num_classes**2)
-    counts = jnp.zeros(num_classes**2, jnp.int32).at[cell.ravel()].add(1, mode="drop")
-    return counts.reshape(num_classes, num_classes)
+
+    def count(cells: jax.Array) -> jax.Array:
+        zeros = jnp.zeros(num_classes**2, jnp.int32)
+        return zeros.at[cells.ravel()].add(1, mode="drop")
+
+    return jax.vmap(count)(cell).reshape(-1, num_classes, num_classes)
 
 
-def per_class_iou(matrix: np.ndarray) -> np.ndarray:
-    """int64 [C,C] → float64 [C]; NaN where a class is in neither truth nor prediction."""
-    correct = np.diag(matrix).astype(np.float64)
-    union = matrix.sum(axis=0) + matrix.sum(axis=1) - correct
-    return _ratio(correct, union)
+def class_counts(matrices: npt.NDArray[np.integer]) -> Counts:
+    """Correct, predicted and true pixels of each class: [...,C,C] → int64 [...,C,3]."""
+    correct = np.diagonal(matrices, axis1=-2, axis2=-1).astype(np.int64)
+    predicted = matrices.sum(axis=-2, dtype=np.int64)
+    true = matrices.sum(axis=-1, dtype=np.int64)
+    return np.stack([correct, predicted, true], axis=-1)
 
 
-def scores(matrix: np.ndarray) -> dict[str, float]:
+def iou(counts: npt.NDArray[Any]) -> Scores:
+    """[...,C,3], see `class_counts` → float64 [...,C]; NaN for an absent class."""
+    both = counts[..., 0]
+    return _ratio(both, counts[..., 1] + counts[..., 2] - both)
+
+
+def pixel_accuracy(counts: npt.NDArray[Any]) -> Scores:
+    """[...,C,3], see `class_counts` → float64 [...]; NaN where no pixel is labelled."""
+    return _ratio(counts[..., 0].sum(axis=-1), counts[..., 2].sum(axis=-1))
+
+
+def scores(counts: Counts, convention: Convention) -> dict[str, float]:
     """The four scores of Long et al. 2015, section 5, as shares in 0..1.
 
-    matrix: int64 [C,C], row = true class. A class without true pixels has no accuracy
+    counts: int64 [C,3], see `class_counts`. A class without true pixels has no accuracy
     and is left out of mean_accuracy.
 
     Raises:
-        UserError: the matrix is empty; there is nothing to score.
+        UserError: the counts are zero; there is nothing to score.
     """
-    if not matrix.sum():
+    correct, truth = counts[:, 0], counts[:, 2]
+    if not truth.sum():
         raise UserError(
             "config.data.eval_split holds no labelled pixel: choose another split"
         )
-    correct, truth = np.diag(matrix).astype(np.float64), matrix.sum(axis=1)
-    iou = per_class_iou(matrix)
     return {
-        "mean_iou": float(np.nanmean(iou)),
-        "pixel_accuracy": float(correct.sum() / truth.sum()),
+        "mean_iou": float(convention.mean_iou(counts)),
+        "pixel_accuracy": float(pixel_accuracy(counts)),
         "mean_accuracy": float(np.nanmean(_ratio(correct, truth))),
-        "frequency_weighted_iou": float(np.nansum(iou * truth) / truth.sum()),
+        "frequency_weighted_iou": float(np.nansum(iou(counts) * truth) / truth.sum()),
     }
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+def image_scores(counts: Counts) -> Scores:
+    """Mean IoU of each image over the classes it holds.
+
+    int64 [N,C,3], see `class_counts` → float64 [N]; NaN where no pixel is labelled.
+    """
+    [over_its_own] = [each for each in _CONVENTIONS if each.needs_truth]
+    return over_its_own.mean_iou(counts)
+
+
+def by_convention(
+    counts: Counts, own: Convention, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """The mean IoU as others count it, and how, for eval.json; counts: int64 [C,3]."""
+    found = conventions(class_names)
+    means = known([each.mean_iou(counts) for each in found])
+    return {
+        "convention": own.name,
+        "mean_iou_by_convention": {
+            each.name: mean for each, mean in zip(found, means, strict=True)
+        },
+        "conventions": {each.name: each.text for each in found},
+        "counting": COUNTING,
+    }
+
+
+def by_class(values: Scores, class_names: Sequence[str]) -> dict[str, float | None]:
+    """float64 [C] → {name: value}, None for NaN."""
+    return dict(zip(class_names, known(values), strict=True))
+
+
+def known(values: Iterable[Any]) -> list[float | None]:
+    """Numbers for JSON, which has no NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Scores:
+    """NaN where the whole is 0."""
+    part, whole = np.asarray(part), np.asarray(whole)
+    nothing = np.full(part.shape, np.nan)
+    return np.divide(part, whole, out=nothing, where=whole > 0)

@@ -1,7 +1,10 @@
 """Mode eval: scores a checkpoint on a whole split; training calls it as it goes."""
 
 import contextlib
+import dataclasses
+import functools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +15,26 @@ from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
 from refinenet_jax.data.datasets import Dataset
+from refinenet_jax.data.mixture import decode
 from refinenet_jax.data.pipeline import eval_examples
 from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError
-from refinenet_jax.inference import draw, evaluator, metrics
+from refinenet_jax.inference import boundary, draw, evaluator, intervals, metrics
 from refinenet_jax.inference.predictor import Predictor
-from refinenet_jax.inference.report import class_table
+from refinenet_jax.inference.report import (
+    Case,
+    choose_cases,
+    class_table,
+    write_report,
+)
 from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.models.build import SegmentationNetwork
 from refinenet_jax.modes.start import (
+    buckets_of,
     describe,
     find_dataset,
     open_data,
+    protocol_of,
     request_of,
 )
 from refinenet_jax.provenance import provenance
@@ -38,7 +49,7 @@ _NUM_ROWS = 6
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Evaluates a checkpoint of a workdir, prints the classes and writes eval.json.
+    """Evaluates a checkpoint of a workdir; writes eval.json and eval/report.html.
 
     Raises:
         UserError: no checkpoint, no data, or a network other than the config's.
@@ -66,8 +77,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     network = abstract_network(metadata)
     log.say(f"step {step} of {workdir} on {len(source)} images of {dataset.name}")
     scorer = Evaluator(config, metadata, network, dataset, source)
-    record, _ = scorer.evaluate(step, params, batch_stats, workdir)
+    record = scorer.audit(step, params, batch_stats, workdir)
     log.say(class_table(record))
+    log.say(f"{workdir / 'eval/report.html'} shows more")
 
 
 class Evaluator:
@@ -84,42 +96,127 @@ class Evaluator:
         self._dataset = dataset
         self._split = config.data.eval_split
         self._num_threads = config.data.num_threads
+        self._bootstrap_samples = config.eval.bootstrap_samples
+        self._boundary_width = config.eval.boundary_width
+        self._seed = config.seed
         self._source = source
-        self._predictor = Predictor(
+        self._build_predictor = functools.partial(
+            Predictor,
             network,
             mean=tuple(metadata["mean"]),
             std=tuple(metadata["std"]),
             batch_size=config.eval.batch_size,
-            size_multiple=config.eval.size_multiple,
+            buckets=buckets_of(config),
             mesh=local_mesh(),
         )
+        self._predictor = self._build_predictor(protocol=protocol_of(config))
 
     def evaluate(
         self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: Path
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """Scores the weights and writes the files of `eval/`.
+        """Scores the weights and writes eval.json and the files of their step.
 
         Returns:
-            What eval.json holds, and the first images beside truth and prediction,
-            uint8 [H,W,3].
+            What eval.json holds, and some images beside truth and prediction, uint8
+            [H,W,3].
         """
-        start = time.monotonic()
         self._predictor.load(params, batch_stats)
-        share = len(range(jax.process_index(), len(self._source), jax.process_count()))
-        with log.progress("evaluating", share) as on_image:
+        record, counted = self._score(step, boundary_width=0)
+        return record, self._write(record, counted, workdir)
+
+    def audit(
+        self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: Path
+    ) -> dict[str, Any]:
+        """As `evaluate`, with scores along boundaries and a report."""
+        self._predictor.load(params, batch_stats)
+        record, counted = self._score(step, boundary_width=self._boundary_width)
+        if not self._predictor.protocol.exact:
+            record["plain_padding"] = self._plain_padding(params, batch_stats)
+        self._write(record, counted, workdir)
+        if jax.process_index() == 0:
+            scores = metrics.image_scores(counted.image_counts)
+            cases = self._cases(scores)
+            write_report(workdir / "eval", record, cases, self._dataset.palette)
+        return record
+
+    def _score(
+        self, step: int, *, boundary_width: float
+    ) -> tuple[dict[str, Any], evaluator.Evaluation]:
+        start = time.monotonic()
+        number, processes = len(self._source), jax.process_count()
+        share = range(jax.process_index(), number, processes)
+        examples = eval_examples(
+            self._source,
+            process_index=jax.process_index(),
+            process_count=processes,
+            num_threads=self._num_threads,
+        )
+        with log.progress("evaluating", len(share)) as on_image:
             counted = evaluator.evaluate(
                 self._predictor,
-                eval_examples(
-                    self._source,
-                    process_index=jax.process_index(),
-                    process_count=jax.process_count(),
-                    num_threads=self._num_threads,
-                ),
+                zip(share, examples, strict=True),
                 self._dataset.num_classes,
-                num_rows=_NUM_ROWS,
+                num_images=number,
+                kept=_evenly_spread(share, _NUM_ROWS),
+                boundary_width=boundary_width,
+                num_threads=self._num_threads,
                 on_image=on_image,
             )
-        record = self._record(step, counted, time.monotonic() - start)
+        seconds = time.monotonic() - start
+        return self._record(step, counted, boundary_width, seconds), counted
+
+    def _record(
+        self,
+        step: int,
+        counted: evaluator.Evaluation,
+        boundary_width: float,
+        seconds: float,
+    ) -> dict[str, Any]:
+        """What eval.json holds."""
+        names = self._dataset.class_names
+        own = metrics.own_convention(self._dataset.name)
+        counts = metrics.class_counts(counted.matrix)
+        along_boundaries = boundary.summary(
+            counted.boundary_counts, own, names, boundary_width
+        )
+        return {
+            "step": step,
+            "dataset": self._dataset.name,
+            "split": self._split,
+            "num_images": counted.num_images,
+            **metrics.scores(counts, own),
+            **metrics.by_convention(counts, own, names),
+            "per_class_iou": metrics.by_class(metrics.iou(counts), names),
+            "intervals": self._intervals(counted, own),
+            "boundary": along_boundaries if boundary_width else None,
+            "confusion_matrix": counted.matrix.tolist(),
+            "ignored_pixels": counted.ignored_pixels,
+            "protocol": self._predictor.protocol.to_json(),
+            "compilations": self._predictor.compilations,
+            "seconds": seconds,
+            "images_per_second": counted.num_images / seconds,
+            "data_fingerprint": self._source.fingerprint,
+            "provenance": provenance(),
+        }
+
+    def _intervals(
+        self, counted: evaluator.Evaluation, convention: metrics.Convention
+    ) -> dict[str, Any] | None:
+        if not self._bootstrap_samples:
+            return None
+        found = intervals.bootstrap(
+            counted.image_counts,
+            convention,
+            samples=self._bootstrap_samples,
+            seed=self._seed,
+        )
+        return found.to_json(self._dataset.class_names)
+
+    def _write(
+        self, record: dict[str, Any], counted: evaluator.Evaluation, workdir: Path
+    ) -> np.ndarray:
+        """Writes eval.json and the files of the step; returns the pictures."""
+        step = record["step"]
         pictures = draw.strip(counted.rows, self._dataset.palette)
         if jax.process_index() == 0:
             files.write_bytes(
@@ -127,28 +224,54 @@ class Evaluator:
             )
             files.write_json(workdir / f"eval/{step}.json", record)
             files.write_json(workdir / "eval.json", record)
-        return record, pictures
+        return pictures
 
-    def _record(
-        self, step: int, counted: evaluator.Evaluation, seconds: float
+    def _plain_padding(
+        self, params: nnx.State, batch_stats: nnx.State
     ) -> dict[str, Any]:
-        iou = metrics.per_class_iou(counted.matrix)
+        """How much padded images differ from exact results, on a few images."""
+        protocol = dataclasses.replace(self._predictor.protocol, exact=True)
+        exact = self._build_predictor(protocol=protocol)
+        exact.load(params, batch_stats)
+        largest, differing, pixels = 0.0, 0, 0
+        chosen = _evenly_spread(range(len(self._source)), _NUM_ROWS)
+        for index in sorted(chosen):
+            image = decode(self._source[index])["image"]
+            [one], [other] = (
+                predictor.probabilities([image])
+                for predictor in (self._predictor, exact)
+            )
+            largest = max(largest, float(np.abs(one - other).max()))
+            differing += int((one.argmax(-1) != other.argmax(-1)).sum())
+            pixels += one[..., 0].size
+        log.say(
+            f"plain padding changes {differing / pixels:.2%} of the pixels of "
+            f"{len(chosen)} images, a probability by {largest:.3f} at most; "
+            "config.eval.exact=True has exact results"
+        )
         return {
-            "step": step,
-            "dataset": self._dataset.name,
-            "split": self._split,
-            "num_images": counted.num_images,
-            **metrics.scores(counted.matrix),
-            "per_class_iou": {
-                name: None if np.isnan(value) else float(value)
-                for name, value in zip(self._dataset.class_names, iou, strict=True)
-            },
-            "confusion_matrix": counted.matrix.tolist(),
-            "ignored_pixels": counted.ignored_pixels,
-            "convention": metrics.CONVENTION,
-            "compilations": self._predictor.compilations,
-            "seconds": seconds,
-            "images_per_second": counted.num_images / seconds,
-            "data_fingerprint": self._source.fingerprint,
-            "provenance": provenance(),
+            "images": len(chosen),
+            "different_pixels": differing / pixels,
+            "largest_difference_of_probabilities": largest,
         }
+
+    def _cases(self, scores: np.ndarray) -> Iterator[Case]:
+        """The images of the report, predicted once more; scores: float64 [N]."""
+        for kind, index in choose_cases(scores):
+            example = decode(self._source[index])
+            image = example["image"]
+            [prediction] = self._predictor.predict([image])
+            yield Case(
+                kind,
+                example["name"],
+                float(scores[index]),
+                image,
+                example["label"],
+                prediction,
+            )
+
+
+def _evenly_spread(numbers: range, count: int) -> set[int]:
+    """At most `count` of them, from the first to the last."""
+    places = np.linspace(0, len(numbers) - 1, min(count, len(numbers)))
+    return {numbers[place] for place in places.round().astype(int)}

@@ -1,0 +1,203 @@
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refinenet_jax.config import default
+from refinenet_jax.data.class_table import read_class_table
+from refinenet_jax.data.images import encode_png
+from refinenet_jax.data.source import Source
+from refinenet_jax.inference.report import class_table
+from refinenet_jax.modes import evaluate
+from refinenet_jax.modes.evaluate import Evaluator
+from refinenet_jax.modes.start import describe, find_dataset
+from tests.inference.stand_in import StandIn, random_examples
+
+NUM_IMAGES = 14
+CLASSES = [0, 1, 2, 4, 5]  # no triangle
+KINDS = ["best"] * 3 + ["median"] * 3 + ["worst"] * 3
+
+
+class Unpredictable(StandIn):
+    """Takes the arguments of the real predictor."""
+
+    def __init__(self, network, *, batch_size, protocol, **others):
+        assert network is None
+        assert set(others) == {"mean", "std", "buckets", "mesh"}
+        super().__init__(batch_size)
+        self.protocol = protocol
+
+    def probabilities(self, images):
+        """Sure of class 0; without exactness nearly as sure of class 1 in one row."""
+        [image] = images
+        shares = np.zeros((*image.shape[:2], 6), np.float32)
+        shares[..., 0] = 1
+        if not self.protocol.exact:
+            shares[0, :, :2] = (0.45, 0.55)
+        return [shares]
+
+
+@pytest.fixture
+def scorer(monkeypatch):
+    """Evaluates known predictions; gives the evaluator of a config with changes."""
+
+    def scorer(**changes):
+        monkeypatch.setattr(evaluate, "Predictor", Unpredictable)
+        config = default()
+        config.eval.update(changes)
+        records = [
+            {
+                "image": encode_png(example["image"]),
+                "label": encode_png(example["label"]),
+                "name": example["name"].encode(),
+            }
+            for example in random_examples(NUM_IMAGES, CLASSES, seed=1)
+        ]
+        source = Source(records, "c0ffee", [], Path("not used"))
+        dataset = find_dataset(config)
+        return Evaluator(config, describe(config, dataset), None, dataset, source)
+
+    return scorer
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_what_an_audit_writes(scorer, tmp_path):
+    record = scorer().audit(7, None, None, tmp_path)
+    assert json.loads(json.dumps(record)) == read(tmp_path / "eval.json")
+    assert read(tmp_path / "eval.json") == read(tmp_path / "eval/7.json")
+    assert record["num_images"] == NUM_IMAGES
+    assert record["per_class_iou"]["triangle"] is None
+    assert record["convention"] == "absent_left_out"
+    by_convention = record["mean_iou_by_convention"]
+    assert by_convention["absent_left_out"] == record["mean_iou"]
+    assert by_convention["absent_counts_0"] == pytest.approx(record["mean_iou"] * 5 / 6)
+    low, high = record["intervals"]["mean_iou"]
+    assert low < record["mean_iou"] < high
+    assert record["intervals"]["per_class_iou"]["triangle"] is None
+    assert record["intervals"]["samples"] == 1000
+    assert 0 < record["boundary"]["mean_iou"] < 1
+    assert record["boundary"]["width_of_diagonal"] == 0.02
+    assert record["protocol"]["scales"] == (1.0,)
+    assert record["compilations"] == 1
+    figures = sorted(path.name for path in (tmp_path / "eval/figures").iterdir())
+    assert figures == [
+        "classes.png",
+        "confusion.png",
+        *(f"image_{n}_{kind}.png" for n, kind in enumerate(KINDS, start=1)),
+        "trimap.png",
+    ]
+
+
+def test_the_report_in_a_browser(scorer, browser, tmp_path):
+    record = scorer().audit(7, None, None, tmp_path)
+    report = tmp_path / "eval" / "report.html"
+    browser.open(report)
+    files = sorted((tmp_path / "eval/figures").iterdir())
+    widths = browser.natural_widths("figure img")
+    assert sorted(widths) == sorted(Image.open(path).width for path in files)
+    assert all(image.is_displayed() for image in browser.all("figure img"))
+    assert browser.messages() == []
+    [text] = browser.texts("body")
+    intervals, boundary = record["intervals"], record["boundary"]
+    shares = [
+        *(record[name] for name in ("mean_iou", "pixel_accuracy", "mean_accuracy")),
+        record["frequency_weighted_iou"],
+        *record["mean_iou_by_convention"].values(),
+        *(value for value in record["per_class_iou"].values() if value is not None),
+        *intervals["mean_iou"],
+        *intervals["per_class_iou"]["ring"],
+        boundary["mean_iou"],
+        boundary["per_class_iou"]["disk"],
+        *boundary["trimap"]["mean_iou"],
+    ]
+    for share in shares:
+        assert f"{100 * share:.2f}" in text
+    matrix = np.asarray(record["confusion_matrix"])
+    np.fill_diagonal(matrix, 0)
+    assert str(matrix.max()) in text
+    assert "triangle absent" in text
+    for value in (
+        f"{NUM_IMAGES} images",
+        "fusion softmax",
+        record["data_fingerprint"],
+        record["provenance"]["command"],
+        record["provenance"]["packages"]["jax"],
+        record["provenance"]["device"],
+        record["conventions"]["without_truth_left_out"],
+    ):
+        assert value in text
+    page = report.read_bytes()
+    for path in files:
+        assert base64.b64encode(path.read_bytes()) in page
+    browser.driver.set_window_size(420, 900)
+    [width] = [x.size["width"] for x in browser.all("html")]
+    assert width <= 420
+
+
+def test_training_counts_no_boundaries_and_writes_no_report(
+    scorer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluate.evaluator, "count_boundaries", None)
+    record, pictures = scorer(bootstrap_samples=10).evaluate(3, None, None, tmp_path)
+    assert record["boundary"] is None
+    assert record["intervals"]["samples"] == 10
+    assert read(tmp_path / "eval.json")["mean_iou"] == record["mean_iou"]
+    assert not (tmp_path / "eval/report.html").exists()
+    np.testing.assert_array_equal(Image.open(tmp_path / "eval/3.png"), pictures)
+
+
+def test_without_intervals_and_boundaries(scorer, browser, tmp_path):
+    record = scorer(bootstrap_samples=0, boundary_width=0.0).audit(
+        7, None, None, tmp_path
+    )
+    assert record["intervals"] is record["boundary"] is None
+    assert class_table(record).columns[1].header == "IoU %"
+    browser.open(tmp_path / "eval" / "report.html")
+    assert len(browser.natural_widths("figure img")) == 2 + len(KINDS)
+    assert "Boundaries" not in browser.texts("h2")
+
+
+def test_plain_padding_says_how_much_it_differs(scorer, tmp_path, capsys):
+    record = scorer(exact=False).audit(7, None, None, tmp_path)
+    heights = [
+        example["label"].shape
+        for example in random_examples(NUM_IMAGES, CLASSES, seed=1)
+    ]
+    chosen = [heights[index] for index in evaluate._evenly_spread(range(14), 6)]
+    share = sum(w for _, w in chosen) / sum(h * w for h, w in chosen)
+    found = record["plain_padding"]
+    assert found["images"] == 6
+    assert found["different_pixels"] == pytest.approx(share)
+    assert found["largest_difference_of_probabilities"] == pytest.approx(0.55)
+    assert read(tmp_path / "eval.json")["plain_padding"] == found
+    assert f"plain padding changes {share:.2%} of the pixels" in capsys.readouterr().out
+    exact = scorer().audit(7, None, None, tmp_path)
+    assert "plain_padding" not in exact and exact["protocol"]["exact"]
+
+
+def test_pictures_are_spread_over_the_split(scorer, tmp_path):
+    _, pictures = scorer().evaluate(3, None, None, tmp_path)
+    examples = random_examples(NUM_IMAGES, CLASSES, seed=1)
+    palette = np.asarray(read_class_table("shapes").palette, np.uint8)
+    row = 0
+    for index in (0, 3, 5, 8, 10, 13):
+        height, width = examples[index]["label"].shape
+        image = pictures[row : row + height, :width]
+        np.testing.assert_array_equal(image, examples[index]["image"])
+        third = pictures.shape[1] * 2 // 3
+        drawn = pictures[row : row + height, third : third + width]
+        np.testing.assert_array_equal(drawn, palette[examples[index]["image"][..., 0]])
+        row += height
+    assert row == pictures.shape[0]
+
+
+def test_evenly_spread():
+    assert evaluate._evenly_spread(range(1, 100, 2), 3) == {1, 49, 99}
+    assert evaluate._evenly_spread(range(2), 6) == {0, 1}
+    assert evaluate._evenly_spread(range(0), 6) == set()
