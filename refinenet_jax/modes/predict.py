@@ -1,6 +1,8 @@
-"""Mode predict: class maps and overlays of a person's own images."""
+"""Mode predict: class maps and overlays of a person's own images and videos."""
 
+import contextlib
 import glob
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,57 +12,216 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
-from refinenet_jax.data.images import read_image
+from refinenet_jax.data.class_table import read_class_table
+from refinenet_jax.data.images import DataError, read_image
 from refinenet_jax.errors import UserError
-from refinenet_jax.inference import draw
+from refinenet_jax.inference import draw, video
+from refinenet_jax.inference.submission import Classes, Submission
+from refinenet_jax.modes.start import protocol_of
 from refinenet_jax.segmenter import Segmenter
 
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_LONGEST_JPEG = 65_500  # JPEG_MAX_DIMENSION of libjpeg
+_NAMED = 10  # failures in the line at the end; the others are counted
 
 
 def run(config: ConfigDict, workdir: Path, patterns: Sequence[str]) -> None:
-    """Writes predictions/NAME.png, NAME_overlay.jpg and summary.json.
+    """Writes what `Predictions` says into predictions/, summary.json and the archive.
 
-    patterns: files, folders or globs. An image that cannot be read stops nothing: it is
-    counted, and named when the others are done. Of several processes the first works.
+    patterns: files, folders or globs. Of several processes the first works.
 
     Raises:
-        UserError: no image to predict, no checkpoint, or images that cannot be read.
+        UserError: nothing to predict, no checkpoint, files that cannot be read or
+            written, or images that are no submission for the server asked for.
     """
     if jax.process_index() != 0:
         return
-    paths = find_images(patterns)
-    segmenter = Segmenter.from_checkpoint(workdir, config.eval.checkpoint)
-    folder = workdir / "predictions"
-    start = time.monotonic()
-    failed = []
-    with log.progress("predicting", len(paths)) as on_image:
-        for path in paths:
-            try:
-                image = read_image(path)
-            except UserError as error:
-                failed.append(str(error))
-            else:
-                _write(folder / path.stem, image, segmenter)
-            on_image()
-    seconds = time.monotonic() - start
-    summary = {
-        "images": len(paths) - len(failed),
-        "failed": len(failed),
-        "compilations": segmenter.compilations,
-        "seconds": seconds,
-    }
-    files.write_json(folder / "summary.json", summary)
-    log.say(
-        f"{summary['images']} images in {log.duration(seconds)}; "
-        f"pictures are in {folder}"
+    paths = find_inputs(patterns)
+    segmenter = Segmenter.from_checkpoint(
+        workdir, config.eval.checkpoint, protocol_of(config), config.eval.buckets
     )
-    if failed:
-        raise UserError(f"left out {len(failed)} of {len(paths)}: {'; '.join(failed)}")
+    archive = _submission(config.predict, paths, segmenter.class_names)
+    done = Predictions(
+        segmenter,
+        workdir / "predictions",
+        overwrite=config.predict.overwrite,
+        probabilities=config.predict.probabilities,
+    )
+    done.begin(paths)
+    with log.progress("predicting", len(paths)) as on_input:
+        for path in paths:
+            done.predict(path)
+            on_input()
+    done.finish()
+    left_out = done.left_out(len(paths))
+    if left_out:
+        raise UserError(left_out + ("; no archive is written" if archive else ""))
+    if archive:
+        with log.progress("packing", 2 * len(archive)) as on_label:
+            file = archive.write(done.folder, on_label)
+        log.say(f"{len(archive)} label maps, checked, are in {file}")
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
-    """The image files that files, folders and globs stand for, in order.
+class Predictions:
+    """The folder of results.
+
+    Of an image: NAME.png, the class ids in colour, NAME_overlay.jpg and, if wanted,
+    NAME.npz: `probabilities`, float32 [H,W,classes], and `class_names`. Of a video:
+    NAME/000000.png, ... and NAME_overlay.mp4. What cannot be read stops nothing.
+
+    Attributes:
+        folder: where they are.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        folder: Path,
+        *,
+        overwrite: bool,
+        probabilities: bool,
+    ):
+        self.folder = folder
+        self._segmenter = segmenter
+        self._overwrite = overwrite
+        self._probabilities = probabilities
+        self._counts = {"images": 0, "frames": 0, "kept": 0}
+        self._failed: list[str] = []
+        self._skipped: list[str] = []
+        self._start = time.monotonic()
+
+    def begin(self, paths: Sequence[Path]) -> None:
+        """Makes sure that results can be written and will be of one network.
+
+        Raises:
+            UserError: they cannot, or those to be kept are of another step.
+        """
+        step, earlier = self._segmenter.metadata["step"], self._earlier_step()
+        if earlier is None:
+            self._write_summary()
+        elif earlier != step and any(map(self._is_kept, paths)):
+            raise UserError(
+                f"{self.folder} holds results of step {earlier}, this is step {step}: "
+                "set config.predict.overwrite=True to predict them again, or move that "
+                "folder away"
+            )
+
+    def predict(self, path: Path) -> None:
+        """Predicts an image or a video, unless its results are there.
+
+        Raises:
+            UserError: the folder cannot be written to, or is full.
+        """
+        if self._is_kept(path):
+            self._counts["kept"] += 1
+            return
+        try:
+            if _is_video(path):
+                self._predict_video(path)
+            else:
+                self._predict_image(path)
+        except (DataError, video.VideoError) as error:
+            self._failed.append(str(error))
+
+    def finish(self) -> None:
+        """Writes summary.json and says what was done."""
+        seconds = self._write_summary()
+        frames, kept = self._counts["frames"], self._counts["kept"]
+        done = f"{self._counts['images']} images"
+        done += f" and {frames} frames" if frames else ""
+        log.say(f"{done} in {log.duration(seconds)}; pictures are in {self.folder}")
+        if kept:
+            log.say(
+                f"{kept} were there already and are kept; "
+                "--config.predict.overwrite=True predicts them again"
+            )
+
+    def left_out(self, num_inputs: int) -> str:
+        """A line on what could not be predicted; "" where all could."""
+        parts = []
+        if self._failed:
+            parts.append(f"left out {len(self._failed)} of {num_inputs}: ")
+            parts[-1] += _some(self._failed)
+        if self._skipped:
+            parts.append(f"did without parts of videos: {_some(self._skipped)}")
+        return "; ".join(parts)
+
+    def _write_summary(self) -> float:
+        seconds = time.monotonic() - self._start
+        summary = {
+            **self._counts,
+            "failed": len(self._failed) + len(self._skipped),
+            "compilations": self._segmenter.compilations,
+            "seconds": seconds,
+            "step": self._segmenter.metadata["step"],
+        }
+        files.write_json(self.folder / "summary.json", summary)
+        return seconds
+
+    def _earlier_step(self) -> int | None:
+        """The step of the network that predicted what is there, where that is known."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return json.loads((self.folder / "summary.json").read_text())["step"]
+        return None
+
+    def _is_kept(self, path: Path) -> bool:
+        return not self._overwrite and all(x.exists() for x in self._results(path))
+
+    def _results(self, path: Path) -> list[Path]:
+        if _is_video(path):
+            return [self.folder / path.stem, self._result(path, "_overlay.mp4")]
+        endings = [".png", "_overlay.jpg"] + [".npz"] * self._probabilities
+        return [self._result(path, ending) for ending in endings]
+
+    def _result(self, path: Path, ending: str) -> Path:
+        return self.folder / f"{path.stem}{ending}"
+
+    def _predict_image(self, path: Path) -> None:
+        image = read_image(path)
+        if max(image.shape) > _LONGEST_JPEG:
+            self._failed.append(
+                f"{path} is longer than {_LONGEST_JPEG} pixels, which no JPEG can be: "
+                "cut it into parts"
+            )
+            return
+        if self._probabilities:
+            shares = self._segmenter.probabilities(image)
+            label = shares.argmax(axis=-1).astype(np.uint8)
+            names = np.array(self._segmenter.class_names)
+            with files.replacing(self._result(path, ".npz")) as partial:
+                np.savez_compressed(partial, probabilities=shares, class_names=names)
+        else:
+            label = self._segmenter.predict(image)
+        palette = self._segmenter.palette
+        png = draw.palette_png(label, palette)
+        files.write_bytes(self._result(path, ".png"), png)
+        overlay = draw.encode(draw.overlay(image, label, palette), "JPEG")
+        files.write_bytes(self._result(path, "_overlay.jpg"), overlay)
+        self._counts["images"] += 1
+
+    def _predict_video(self, path: Path) -> None:
+        """One frame after another, so that a video of any length fits into memory."""
+        source = video.Video(path)
+        folder, palette = self.folder / path.stem, self._segmenter.palette
+        target = self._result(path, "_overlay.mp4")
+        with (
+            log.progress(path.name, source.num_frames) as on_frame,
+            video.writing(target, source.frame_rate, source.shape) as add,
+        ):
+            for old in folder.glob(f"{'[0-9]' * 6}.png"):
+                old.unlink()  # of a run that was broken off, or a longer video
+            for number, frame in source.frames():
+                label = self._segmenter.predict(frame)
+                png = draw.palette_png(label, palette)
+                files.write_bytes(folder / f"{number:06}.png", png)
+                add(draw.overlay(frame, label, palette))
+                self._counts["frames"] += 1
+                on_frame()
+        self._skipped += source.skipped
+
+
+def find_inputs(patterns: Sequence[str]) -> list[Path]:
+    """The images and videos that files, folders and globs stand for, in order.
 
     Raises:
         UserError: a pattern stands for none, or two files have the same name.
@@ -71,13 +232,13 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         found = [Path(pattern)] if Path(pattern).exists() else []
         found = found or [Path(name) for name in sorted(glob.glob(pattern))]
-        images = [image for path in found for image in _images_in(path)]
-        if not images:
+        inputs = [file for path in found for file in _inputs_in(path)]
+        if not inputs:
             raise UserError(
-                f"--images={pattern}: no image there; "
-                f"known endings: {', '.join(_SUFFIXES)}"
+                f"--images={pattern}: no image there and no video; "
+                f"known endings: {', '.join(_IMAGES + video.SUFFIXES)}"
             )
-        paths |= dict.fromkeys(images)
+        paths |= dict.fromkeys(inputs)
     names: dict[str, Path] = {}
     for path in paths:
         other = names.setdefault(path.stem, path)
@@ -89,19 +250,42 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     return list(paths)
 
 
-def _images_in(path: Path) -> list[Path]:
-    """A file that was named is taken whatever its ending; of a folder, the images."""
+def _inputs_in(path: Path) -> list[Path]:
+    """A file that was named is taken whatever its ending; of a folder, what is known."""
     if not path.is_dir():
         return [path]
-    return sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
+    known = _IMAGES + video.SUFFIXES
+    return sorted(p for p in path.iterdir() if p.suffix.lower() in known)
 
 
-def _write(target: Path, image: np.ndarray, segmenter: Segmenter) -> None:
-    label = segmenter.predict(image)
-    palette = segmenter.palette
-    png = target.with_name(f"{target.name}.png")
-    files.write_bytes(png, draw.palette_png(label, palette))
-    overlay = draw.overlay(image, label, palette)
-    files.write_bytes(
-        target.with_name(f"{target.name}_overlay.jpg"), draw.encode(overlay, "JPEG")
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in video.SUFFIXES
+
+
+def _some(lines: Sequence[str]) -> str:
+    more = [f"and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else []
+    return "; ".join([*lines[:_NAMED], *more])
+
+
+def _submission(
+    settings: ConfigDict, paths: Sequence[Path], class_names: Sequence[str]
+) -> Submission | None:
+    """What config.predict asks for; None where it asks for none."""
+    if not settings.submission:
+        if settings.ids:
+            raise UserError(
+                "config.predict.ids is of an archive: set config.predict.submission too"
+            )
+        return None
+    videos = [path for path in paths if _is_video(path)]
+    if videos:
+        raise UserError(f"{videos[0]} is a video, which no server takes: leave it out")
+    table = read_class_table(settings.submission)
+    return Submission(
+        settings.submission,
+        Classes(table.class_names, table.palette, table.raw_to_class),
+        paths,
+        class_names=class_names,
+        competition=settings.competition,
+        ids_file=settings.ids,
     )

@@ -1,41 +1,459 @@
-import pytest
+import contextlib
+import errno
+import json
+import os
+import subprocess
+import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from refinenet_jax import config as config_lib
+from refinenet_jax import config_check
+from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.errors import UserError
-from refinenet_jax.modes.predict import find_images
+from refinenet_jax.modes import predict
+from refinenet_jax.modes.predict import find_inputs
+from refinenet_jax.segmenter import Segmenter
+from tests.architectures import abstract_network, architecture
+from tests.inference.videos import FRAME_RATE, cut, damage, read_video, write_video
+
+
+class Fake:
+    """Takes the brightness of a pixel for its class, and counts how often it is asked."""
+
+    def __init__(self, class_names):
+        self.class_names = tuple(class_names)
+        self.palette = [(7 * i % 256, i, 255 - i) for i in range(len(class_names))]
+        self.metadata = {"step": 6}
+        self.compilations = 0
+        self.asked = 0
+
+    def predict(self, image):
+        self.asked += 1
+        return (image[..., 0] % len(self.class_names)).astype(np.uint8)
+
+    def probabilities(self, image):
+        one_hot = np.eye(len(self.class_names), dtype=np.float32)
+        return 0.5 * one_hot[self.predict(image)] + 0.5 / len(self.class_names)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Takes the place of the checkpoint in every workdir."""
+    fake = Fake([f"class {i}" for i in range(200)])
+    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *arguments: fake)
+    return fake
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs the mode on paths, with fields of config.predict; gives the results."""
+
+    def run(*paths, **fields):
+        config = config_lib.default()
+        config.predict.update(fields)
+        predict.run(config, tmp_path / "work", [str(path) for path in paths])
+        return tmp_path / "work" / "predictions"
+
+    return run
+
+
+def write_image(path, shape=(20, 30), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def names_in(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def summary_in(folder):
+    return json.loads((folder / "summary.json").read_text())
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("b.PNG", "a.jpg", "notes.txt", "deep/c.png"):
+    for name in ("b.PNG", "a.jpg", "notes.txt", "film.MP4", "deep/c.png"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
     return tmp_path
 
 
-def test_a_folder_gives_its_images_in_order(folder):
-    assert [p.name for p in find_images([str(folder)])] == ["a.jpg", "b.PNG"]
+def test_a_folder_gives_its_images_and_videos_in_order(folder):
+    names = [p.name for p in find_inputs([str(folder)])]
+    assert names == ["a.jpg", "b.PNG", "film.MP4"]
 
 
 def test_files_globs_and_folders_together_without_repeats(folder):
     patterns = [str(folder / "deep" / "*.png"), str(folder / "a.jpg"), str(folder)]
-    names = [p.name for p in find_images(patterns)]
-    assert names == ["c.png", "a.jpg", "b.PNG"]
+    names = [p.name for p in find_inputs(patterns)]
+    assert names == ["c.png", "a.jpg", "b.PNG", "film.MP4"]
 
 
 def test_a_named_file_is_taken_whatever_its_ending(folder):
-    assert [p.name for p in find_images([str(folder / "notes.txt")])] == ["notes.txt"]
+    assert [p.name for p in find_inputs([str(folder / "notes.txt")])] == ["notes.txt"]
 
 
 def test_nothing_there(folder):
     with pytest.raises(UserError, match="needs --images"):
-        find_images([])
+        find_inputs([])
     for pattern in (folder / "nowhere", folder / "*.gif"):
         with pytest.raises(UserError, match="no image there"):
-            find_images([str(pattern)])
+            find_inputs([str(pattern)])
 
 
 def test_two_files_that_would_be_written_to_one_name(folder):
-    (folder / "a.png").touch()
+    (folder / "a.webm").touch()
     with pytest.raises(UserError, match="same name"):
-        find_images([str(folder)])
+        find_inputs([str(folder)])
+
+
+def test_images_and_a_video_together(fake, run, tmp_path):
+    image = write_image(tmp_path / "in" / "photo.png", (20, 30))
+    write_video(tmp_path / "in" / "film.avi", 12)
+    folder = run(tmp_path / "in", image)
+    frames = [f"film/{number:06}.png" for number in range(12)]
+    assert names_in(folder) == [
+        *frames,
+        "film_overlay.mp4",
+        "photo.png",
+        "photo_overlay.jpg",
+        "summary.json",
+    ]
+    summary = summary_in(folder)
+    assert summary.pop("seconds") > 0
+    assert summary == {
+        "images": 1,
+        "frames": 12,
+        "kept": 0,
+        "failed": 0,
+        "compilations": 0,
+        "step": 6,
+    }
+    label = Image.open(folder / "photo.png")
+    assert label.mode == "P"
+    pixels = np.asarray(Image.open(image))
+    assert np.array_equal(np.asarray(label), pixels[..., 0] % 200)
+    rate, overlays = read_video(folder / "film_overlay.mp4")
+    assert rate == FRAME_RATE
+    assert [overlay.shape for overlay in overlays] == [(48, 64, 3)] * 12
+    _, pictures = read_video(tmp_path / "in" / "film.avi")
+    for name, picture, overlay in zip(frames, pictures, overlays, strict=True):
+        found = np.asarray(Image.open(folder / name))
+        assert np.array_equal(found, picture[..., 2] % 200)
+        expected = 0.5 * picture[..., ::-1] + 0.5 * np.array(fake.palette)[found]
+        assert np.abs(overlay[..., ::-1] - expected).mean() < 10  # MPEG-4 has losses
+
+
+def test_probabilities_are_numpy_arrays(fake, run, tmp_path):
+    image = write_image(tmp_path / "photo.png", (20, 31))
+    folder = run(image, probabilities=True)
+    with np.load(folder / "photo.npz", allow_pickle=False) as found:
+        assert set(found) == {"probabilities", "class_names"}
+        shares, class_names = found["probabilities"], found["class_names"]
+    assert (shares.shape, shares.dtype) == ((20, 31, 200), np.float32)
+    assert class_names.tolist() == list(fake.class_names)
+    label = np.asarray(Image.open(folder / "photo.png"))
+    assert np.array_equal(label, shares.argmax(-1))
+    assert np.array_equal(label, fake.predict(np.asarray(Image.open(image))))
+
+
+def test_results_that_are_there_are_kept(fake, run, tmp_path, capsys):
+    paths = [write_image(tmp_path / name) for name in ("a.png", "b.png")]
+    film = write_video(tmp_path / "film.avi", 3)
+    folder = run(*paths, film)
+    assert fake.asked == 5
+    (folder / "a_overlay.jpg").unlink()
+    (folder / "b.png").write_bytes(b"mine")
+    run(*paths, film)
+    assert fake.asked == 6
+    assert (folder / "b.png").read_bytes() == b"mine"
+    found = summary_in(folder)
+    assert (found["images"], found["frames"], found["kept"]) == (1, 0, 2)
+    line = "2 were there already and are kept; --config.predict.overwrite=True predicts"
+    assert line in capsys.readouterr().out
+    run(*paths, probabilities=True)
+    assert fake.asked == 8
+    run(*paths, film, overwrite=True)
+    assert fake.asked == 13
+    assert summary_in(folder)["kept"] == 0
+    assert "kept" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_film_predicted_again_leaves_no_old_frames(fake, run, tmp_path):
+    folder = run(write_video(tmp_path / "film.avi", 5))
+    run(write_video(tmp_path / "film.avi", 3), overwrite=True)
+    assert len(list((folder / "film").iterdir())) == 3
+
+
+def test_results_of_another_network_are_not_mixed_with(fake, run, tmp_path):
+    paths = [write_image(tmp_path / name) for name in ("a.png", "b.png")]
+    run(paths[0])
+    fake.metadata = {"step": 12}
+    with pytest.raises(UserError, match="results of step 6, this is step 12: set"):
+        run(*paths)
+    run(paths[1])
+    run(*paths, overwrite=True)
+    assert fake.asked == 4
+    run(*paths)
+    assert fake.asked == 4
+
+
+def test_what_cannot_be_read_is_left_out_and_named(fake, run, tmp_path, capfd):
+    write_image(tmp_path / "in" / "good.png")
+    for name in ("bad.jpg", "bad_film.mp4"):
+        (tmp_path / "in" / name).write_bytes(b"neither")
+    broken = write_video(tmp_path / "in" / "broken.avi", 40)
+    cut(broken, 0.5)
+    write_video(tmp_path / "in" / "damaged.webm", 40, noise=50)
+    damage(tmp_path / "in" / "damaged.webm", at=0.5, share=0.05)
+    capfd.readouterr()
+    with pytest.raises(UserError) as error:
+        run(tmp_path / "in")
+    line = str(error.value)
+    assert line.startswith("left out 2 of 5: image ")
+    assert "bad.jpg cannot be decoded" in line
+    assert "bad_film.mp4 is no video" in line
+    assert f"did without parts of videos: video {broken} breaks off after" in line
+    assert "cannot be decoded" in line.split("breaks off")[1]
+    assert "\n" not in line
+    assert capfd.readouterr().err == ""
+    folder = tmp_path / "work" / "predictions"
+    summary = summary_in(folder)
+    assert (summary["images"], summary["failed"]) == (1, 4)
+    pictures = {
+        name: len(read_video(folder / name)[1])
+        for name in names_in(folder)
+        if name.endswith(".mp4")
+    }
+    assert set(pictures) == {"broken_overlay.mp4", "damaged_overlay.mp4"}
+    assert sum(pictures.values()) == summary["frames"]
+    numbers = [int(p.stem) for p in sorted((folder / "damaged").iterdir())]
+    assert len(numbers) == pictures["damaged_overlay.mp4"] < 40
+    assert numbers[-1] == 39
+
+
+def test_many_failures_are_counted(fake, run, tmp_path):
+    for index in range(15):
+        (tmp_path / f"{index}.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="left out 15 of 15.*; and 5 more$"):
+        run(tmp_path)
+
+
+def test_an_image_too_long_for_an_overlay_is_left_out(fake, run, tmp_path):
+    path = write_image(tmp_path / "long.png", (1, 65_501))
+    with pytest.raises(UserError, match="long.png is longer than 65500 pixels"):
+        run(path)
+    run(write_image(tmp_path / "just.png", (1, 65_500)))
+
+
+def network_of(num_classes):
+    """A real network whose weights are random numbers, quicker made than initialised."""
+    description = architecture("light_resnet18", num_classes)
+    graph, state = nnx.split(abstract_network(description))
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(0, 0.1, leaf.shape), leaf.dtype), state
+    )
+    metadata = {
+        "architecture": description.to_json(),
+        "class_names": [f"class {i}" for i in range(num_classes)],
+        "palette": [[i, i, i] for i in range(num_classes)],
+        "mean": [120.0, 110.0, 100.0],
+        "std": [60.0, 55.0, 50.0],
+        "size_multiple": 32,
+        "step": 0,
+    }
+    return Segmenter(nnx.merge(graph, state), metadata)
+
+
+def test_sizes_at_the_edge_with_a_real_network(run, tmp_path, monkeypatch):
+    network = network_of(4)
+    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *given: network)
+    shapes = {"one": (1, 1), "wide": (1, 5000)}
+    for name, shape in shapes.items():
+        write_image(tmp_path / "in" / f"{name}.png", shape)
+    folder = run(tmp_path / "in")
+    assert (summary_in(folder)["images"], summary_in(folder)["failed"]) == (2, 0)
+    for name, shape in shapes.items():
+        label = np.asarray(Image.open(folder / f"{name}.png"))
+        assert label.shape == shape
+        assert label.max() < 4
+        assert Image.open(folder / f"{name}_overlay.jpg").size == shape[::-1]
+
+
+def test_a_submission_goes_with_the_predictions(run, tmp_path, monkeypatch, capsys):
+    fake = Fake(read_class_table("voc2012").class_names)
+    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *given: fake)
+    paths = [write_image(tmp_path / f"2008_00000{i}.png", seed=i) for i in range(2)]
+    ids = tmp_path / "ids.txt"
+    ids.write_text("2008_000000\n2008_000001\n2008_000002\n")
+    with pytest.raises(UserError, match="missing: 2008_000002"):
+        run(*paths, submission="voc2012", ids=str(ids))
+    assert fake.asked == 0  # said before any work
+    assert not (tmp_path / "work").exists()
+    ids.write_text("2008_000000\n2008_000001\n")
+    folder = run(*paths, submission="voc2012", ids=str(ids))
+    assert (folder / "submission_voc2012.tar.gz").exists()
+    assert "2 label maps, checked, are in" in capsys.readouterr().out
+    film = write_video(tmp_path / "film.avi", 2)
+    with pytest.raises(UserError, match="is a video, which no server takes"):
+        run(*paths, film, submission="voc2012")
+    with pytest.raises(UserError, match="set config.predict.submission too"):
+        run(*paths, ids=str(ids))
+
+
+def test_an_image_left_out_makes_no_submission(run, tmp_path, monkeypatch):
+    fake = Fake(read_class_table("voc2012").class_names)
+    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *given: fake)
+    path = write_image(tmp_path / "2008_000001.png", (200, 300))
+    path.write_bytes(path.read_bytes()[:4000])  # its header is whole
+    with pytest.raises(UserError, match="left out 1 of 1.*; no archive is written"):
+        run(path, submission="voc2012")
+    assert names_in(tmp_path / "work" / "predictions") == ["summary.json"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("submission", "mars", "must be empty, voc2012, cityscapes or ade20k"),
+        ("competition", "comp1", "known: comp5, comp6"),
+    ],
+)
+def test_bad_fields(field, value, message):
+    config = config_lib.default()
+    config.predict[field] = value
+    with pytest.raises(UserError, match=message):
+        config_check.check(config)
+
+
+def test_a_run_that_is_broken_off_leaves_whole_files(fake, run, tmp_path, monkeypatch):
+    calls = iter(range(100))
+
+    def interrupted(image):
+        if next(calls) == 7:
+            raise KeyboardInterrupt
+        return image[..., 0]
+
+    monkeypatch.setattr(fake, "predict", interrupted)
+    paths = [write_image(tmp_path / "a.png"), write_video(tmp_path / "film.avi", 20)]
+    with pytest.raises(KeyboardInterrupt):
+        run(*paths)
+    folder = tmp_path / "work" / "predictions"
+    frames = [f"film/{number:06}.png" for number in range(6)]
+    assert names_in(folder) == ["a.png", "a_overlay.jpg", *frames, "summary.json"]
+    monkeypatch.undo()
+    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *given: fake)
+    run(*paths)
+    assert fake.asked == 20  # the image is kept, the film begins again
+
+
+def test_a_disk_that_fills_up(fake, run, tmp_path, monkeypatch):
+    path = write_image(tmp_path / "a.png")
+    original = type(path).write_bytes
+
+    def full(target, data):
+        if "overlay" in target.name:
+            original(target, data[:50])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(target, data)
+
+    monkeypatch.setattr(type(path), "write_bytes", full)
+    with pytest.raises(UserError) as error:
+        run(path)
+    folder = tmp_path / "work" / "predictions"
+    assert str(error.value) == (
+        f"cannot write a_overlay.jpg into {folder} (No space left on device): "
+        "make room there or choose another --workdir"
+    )
+    assert names_in(folder) == ["a.png", "summary.json"]
+
+
+def test_an_output_folder_that_is_a_file(fake, run, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "predictions").touch()
+    with pytest.raises(UserError, match="summary.json into .*predictions .*move away"):
+        run(write_image(tmp_path / "a.png"))
+    assert fake.asked == 0
+
+
+@contextlib.contextmanager
+def small_disk(folder):
+    """A file system of 400 KB where that can be had; gives whether it can."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    mounted = os.geteuid() == 0 and not subprocess.call(
+        command, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+# What main does, with a network that needs no checkpoint.
+PROGRAM = """
+import resource, sys
+import numpy as np
+from refinenet_jax import main
+from refinenet_jax.modes import predict
+
+class Fake:
+    class_names, palette = ["a"] * 200, [(i, i, i) for i in range(200)]
+    metadata, compilations = {"step": 1}, 0
+    def predict(self, image):
+        return (image[..., 0] % 200).astype(np.uint8)
+
+predict.Segmenter.from_checkpoint = lambda *given: Fake()
+if sys.argv.pop() == "limit":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+main.run()
+"""
+
+
+@pytest.mark.parametrize("kind", ["images", "video"])
+def test_a_disk_that_is_really_full(kind, tmp_path):
+    if kind == "images":
+        for index in range(12):
+            write_image(tmp_path / "in" / f"{index}.png", (200, 300), seed=index)
+    else:
+        (tmp_path / "in").mkdir()
+        write_video(tmp_path / "in" / "film.avi", 400, noise=200)
+    with small_disk(tmp_path / "disk") as mounted:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                PROGRAM,
+                "--config=configs/default.py",
+                f"--workdir={tmp_path / 'disk' / 'run'}",
+                "--mode=predict",
+                f"--images={tmp_path / 'in'}",
+                "disk" if mounted else "limit",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        folder = tmp_path / "disk" / "run" / "predictions"
+        assert done.returncode == 2, done.stderr
+        [line] = done.stderr.splitlines()
+        reason = "No space left on device" if mounted else "File too large"
+        assert line.startswith("error: cannot write ")
+        assert f"{folder}" in line
+        assert f"({reason}): make room there or choose another --workdir" in line
+        for path in folder.rglob("*.*"):
+            assert not path.name.startswith(".")
+            if path.suffix in (".png", ".jpg"):
+                Image.open(path).load()
+        assert not (folder / "film_overlay.mp4").exists()
+        assert summary_in(folder)["images"] == 0
