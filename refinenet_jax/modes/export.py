@@ -1,32 +1,156 @@
-"""Mode export: a checkpoint of ours becomes a file for other programs."""
+"""Mode export: a checkpoint of ours becomes files for other programs."""
 
+import dataclasses
+import hashlib
 import json
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import jax
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from refinenet_jax import log
-from refinenet_jax.models.build import named_leaves
+from refinenet_jax import files, log
+from refinenet_jax.data.builders.examples import FilesBuilder
+from refinenet_jax.data.datasets import Request, builder
+from refinenet_jax.data.images import read_image
+from refinenet_jax.data.mixture import decode
+from refinenet_jax.errors import UserError
+from refinenet_jax.inference import onnx_programs, programs
+from refinenet_jax.inference.programs import Program, Runner, Shape
+from refinenet_jax.models.build import named_leaves, split_network
 from refinenet_jax.modes.initial import HEADER
-from refinenet_jax.segmenter import Segmenter
+from refinenet_jax.modes.predict import find_inputs
+from refinenet_jax.modes.start import open_data, request_of
+from refinenet_jax.provenance import provenance
+from refinenet_jax.segmenter import Segmenter, abstract_network
+from refinenet_jax.training.checkpoint import Metadata
 from refinenet_jax.weights import torch
 from refinenet_jax.weights.mapping import export_weights
 
+_NUM_PICTURES = 8  # of the data set, where --images names none
+# Sums in another order turn the class of pixels where two classes all but tie, of which
+# bfloat16 has many: one pixel in a thousand between any two programs of it.
+_LEAST_AGREEMENT = {"float32": 0.999, "bfloat16": 0.99}
 
-def run(config: ConfigDict, workdir: Path) -> None:
-    """Writes export/network.safetensors, with the names of the PyTorch ports.
 
-    Of several processes the first works.
+@dataclasses.dataclass(frozen=True)
+class _Format:
+    """A form that a program is written in.
+
+    Attributes:
+        encode: the program, its height and width and what goes along as text → the
+            content of the file.
+        load: opens the file in the runtime that it is for.
+    """
+
+    encode: Callable[[Program, Shape, dict[str, str]], bytes]
+    load: Callable[[Path], Runner]
+
+
+_FORMATS = {
+    "stablehlo": _Format(
+        lambda program, size, _: programs.to_stablehlo(program, size),
+        programs.load_stablehlo,
+    ),
+    "onnx": _Format(onnx_programs.to_onnx, onnx_programs.load_onnx),
+}
+
+
+def run(config: ConfigDict, workdir: Path, patterns: Sequence[str] = ()) -> None:
+    """Writes the files of config.export.formats and export.json into export/.
+
+    patterns: as mode predict takes them: the pictures that each program is tried on
+    before its file appears; without any, the first ones of the config's evaluation
+    split, which is not downloaded for that: without pictures only the weights are
+    written. Of several processes the first works.
 
     Raises:
-        UserError: no checkpoint, or one that cannot be read.
+        UserError: no checkpoint or one that cannot be read, no pictures where nothing
+            but programs is asked for, a package that is missing, or a program that
+            gives other classes than the network.
     """
-    if jax.process_index() != 0:
-        return
+    formats = [name for name in config.export.formats if name in _FORMATS]
+    weights = "safetensors" in config.export.formats
+    if "onnx" in formats:
+        _check_onnx(config)
+    paths = find_inputs(patterns) if patterns else []
+    folder = workdir / "export"
+    if jax.process_index() == 0:
+        segmenter = _open(config, workdir)
+        record = _describe(segmenter, config.export.size)
+        if weights:
+            record["formats"]["safetensors"] = _write_weights(segmenter, workdir)
+        files.write_json(folder / "export.json", record)
+    if formats and not paths and not _at_hand(request_of(config)):
+        asked = (
+            f"no pictures to try {' and '.join(formats)} on, which are left out: give "
+            "some with --images=FILE, FOLDER or 'GLOB'"
+        )
+        if not weights:
+            raise UserError(asked)
+        log.say(asked)
+    elif formats:
+        pictures = _pictures(config, paths)  # all processes open the data together
+        if jax.process_index() == 0:
+            trial = _Trial(segmenter, config.export.size, pictures)
+            for name in formats:
+                record["formats"][name] = trial.write(name, folder)
+                files.write_json(folder / "export.json", record)
+
+
+def _check_onnx(config: ConfigDict) -> None:
+    onnx_programs.check_installed()
+    if config.model.dtype != "float32":
+        raise UserError(
+            f"config.model.dtype={config.model.dtype!r}: ONNX Runtime computes in "
+            "float32 on CPU; add --config.model.dtype=float32"
+        )
+
+
+def _open(config: ConfigDict, workdir: Path) -> Segmenter:
+    """The network of a workdir with the arithmetic that the config asks for."""
     segmenter = Segmenter.from_checkpoint(workdir, config.eval.checkpoint)
+    metadata = {**segmenter.metadata, "dtype": config.model.dtype}
+    _, params, batch_stats = split_network(segmenter.model)
+    graph, _, _ = split_network(abstract_network(metadata))
+    return Segmenter(nnx.merge(graph, params, batch_stats), metadata)
+
+
+def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
+    """What export.json says of the network; its formats follow one by one."""
+    metadata = segmenter.metadata
+    height, width = size
+    return {
+        "step": metadata["step"],
+        "architecture": metadata["architecture"],
+        "dtype": metadata["dtype"],
+        "input": {
+            "name": onnx_programs.INPUT,
+            "dtype": "uint8",
+            "shape": ["batch", height, width, 3],
+            "colours": "RGB",
+        },
+        "output": {
+            "name": onnx_programs.OUTPUT,
+            "dtype": "uint8",
+            "shape": ["batch", height, width],
+        },
+        "class_names": metadata["class_names"],
+        "palette": metadata["palette"],
+        "mean": metadata["mean"],
+        "std": metadata["std"],
+        "formats": {},
+        "provenance": provenance(),
+    }
+
+
+def _write_weights(segmenter: Segmenter, workdir: Path) -> dict[str, Any]:
+    """Writes network.safetensors, with the names of the PyTorch ports."""
     leaves = named_leaves(nnx.state(segmenter.model))
     arrays = {path: np.asarray(leaf[...]) for path, leaf in leaves.items()}
     architecture = segmenter.metadata["architecture"]
@@ -36,3 +160,104 @@ def run(config: ConfigDict, workdir: Path) -> None:
     log.say(
         f"step {segmenter.metadata['step']} of {workdir}: {len(tensors)} tensors in {path}"
     )
+    return {"file": path.name, "sha256": _sha256(path), "tensors": len(tensors)}
+
+
+def _pictures(config: ConfigDict, paths: Sequence[Path]) -> list[np.ndarray]:
+    """What the programs are tried on: uint8 [H,W,3] RGB of the exported size each."""
+    if paths:
+        images = [read_image(path) for path in paths]
+    else:
+        [source] = open_data(request_of(config), config.data.eval_split)
+        count = min(_NUM_PICTURES, len(source))
+        images = [decode(source[index])["image"] for index in range(count)]
+    height, width = config.export.size
+    return [np.asarray(cv2.resize(x, (width, height)), np.uint8) for x in images]
+
+
+def _at_hand(request: Request) -> bool:
+    """Whether a data set can be read without downloading it."""
+    if request.name == "folder" and not request.manual_dir:
+        return False
+    found = builder(request)
+    is_drawn = not isinstance(found, FilesBuilder)
+    return is_drawn or bool(request.manual_dir) or Path(found.data_path).exists()
+
+
+class _Trial:
+    """Writes programs that give the classes that the network gives, and no others."""
+
+    def __init__(
+        self, segmenter: Segmenter, size: Shape, pictures: Sequence[np.ndarray]
+    ):
+        metadata = segmenter.metadata
+        self._program = programs.whole_program(
+            segmenter.model, mean=tuple(metadata["mean"]), std=tuple(metadata["std"])
+        )
+        self._size = size
+        self._least_agreement = _LEAST_AGREEMENT[metadata["dtype"]]
+        self._properties = _properties(metadata)
+        self._pictures = np.stack(pictures)
+        self._expected = []
+        with log.progress("predicting", len(pictures)) as on_picture:
+            for picture in pictures:
+                self._expected.append(segmenter.predict(picture))
+                on_picture()
+
+    def write(self, name: str, folder: Path) -> dict[str, Any]:
+        """Writes the program in one format; gives what export.json says of it.
+
+        Raises:
+            UserError: it gives other classes, or the folder cannot be written to.
+        """
+        start = time.monotonic()
+        path = folder / f"network.{name}"
+        log.say(f"{name}: tracing the program")
+        content = _FORMATS[name].encode(self._program, self._size, self._properties)
+        with files.replacing(path) as partial:
+            partial.write_bytes(content)
+            log.say(f"{name}: {len(content) / 1e6:.1f} MB, being tried")
+            agreement = self._agreement(name, _FORMATS[name].load(partial))
+            if agreement < self._least_agreement:
+                raise UserError(
+                    f"config.export.formats: as {name}, the network gives its own "
+                    f"classes at only {agreement:.3%} of the pixels of "
+                    f"{len(self._pictures)} pictures, so {path} is not kept: leave "
+                    f"{name} out"
+                )
+        seconds = time.monotonic() - start
+        log.say(
+            f"{name}: the classes of {agreement:.4%} of the pixels of "
+            f"{len(self._pictures)} pictures agree; {path} took {seconds:.1f} s"
+        )
+        return {
+            "file": path.name,
+            "sha256": _sha256(path),
+            "agreement": agreement,
+            "images": len(self._pictures),
+            "seconds": seconds,
+        }
+
+    def _agreement(self, name: str, run: Runner) -> float:
+        """The share of pixels that a program gives the network's classes."""
+        shares = []
+        with log.progress(f"trying {name}", len(self._pictures)) as on_picture:
+            # In twos, with a last one alone: the size of the batch is free.
+            for start in range(0, len(self._pictures), 2):
+                found = run(self._pictures[start : start + 2])
+                expected = self._expected[start : start + 2]
+                for one, other in zip(found, expected, strict=True):
+                    shares.append(np.mean(one == other))
+                    on_picture()
+        return float(np.mean(shares))
+
+
+def _properties(metadata: Metadata) -> dict[str, str]:
+    """What goes along within a file that has room for text."""
+    kept = ("step", "architecture", "class_names", "palette")
+    return {name: json.dumps(metadata[name]) for name in kept}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

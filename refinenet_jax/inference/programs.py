@@ -1,0 +1,59 @@
+"""A network as one program that other programs run: from pixels to classes.
+
+A program takes uint8 [b,H,W,3] RGB and gives uint8 [b,H,W] class ids, for any b at one
+H and W. Normalisation and resizing are in it, the weights are its constants.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import export
+
+from refinenet_jax.models.build import SegmentationNetwork, normalize
+from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models.resize import resize
+
+Program = Callable[[jax.Array], jax.Array]
+# A program in another runtime: uint8 [b,H,W,3] RGB → uint8 [b,H,W].
+Runner = Callable[[np.ndarray], np.ndarray]
+Shape = tuple[int, int]
+
+_PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def whole_program(
+    network: SegmentationNetwork, *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Program:
+    """What `Segmenter.predict` computes of images that are not padded."""
+    view = nnx.view(network, deterministic=True, use_running_average=True)
+
+    def program(image: jax.Array) -> jax.Array:
+        logits = view.score(FeatureMap(normalize(image, mean, std)))
+        _, height, width, _ = image.shape
+        enlarged = resize(logits, (height, width), None, "bilinear").values
+        return jnp.argmax(enlarged, axis=-1).astype(jnp.uint8)
+
+    return program
+
+
+def image_spec(size: Shape) -> jax.ShapeDtypeStruct:
+    """uint8 [batch,H,W,3], where the batch may be of any size."""
+    height, width = size
+    shape = export.symbolic_shape(f"batch, {height}, {width}, 3")
+    return jax.ShapeDtypeStruct(shape, jnp.uint8)
+
+
+def to_stablehlo(program: Program, size: Shape) -> bytes:
+    """The program as `jax.export` writes it, for CPU, GPU and TPU."""
+    traced = export.export(jax.jit(program), platforms=_PLATFORMS)
+    return bytes(traced(image_spec(size)).serialize())
+
+
+def load_stablehlo(path: Path) -> Runner:
+    """A program from its file, compiled for this machine."""
+    call = jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
+    return lambda images: np.asarray(call(images))
