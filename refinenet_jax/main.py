@@ -29,7 +29,9 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:VARI
 _WORKDIR = flags.DEFINE_string("workdir", None, "All files go here; runs/NAME")
 _MODE = flags.DEFINE_string("mode", "train", f"One of {', '.join(_MODES)}")
 _IMAGES = flags.DEFINE_multi_string(
-    "images", [], "Mode predict: a file, folder or glob; may be given again"
+    "images",
+    [],
+    "Modes predict and export: a file, folder or glob; may be given again",
 )
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "Mode convert: a PyTorch checkpoint, .pth, .pth.tar, .safetensors"
@@ -64,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     elif _MODE.value == "check_data":
         check_data.run(config, workdir)
     else:
-        export.run(config, workdir)
+        export.run(config, workdir, _IMAGES.value)
 
 
 def _parse(argv: Sequence[str]) -> ConfigDict:

@@ -248,8 +248,12 @@ def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path
 
 
 def test_exported_and_converted_weights_are_the_same_network(trained, run, tmp_path):
-    code, out, err = run(*TINY, f"--workdir={trained}", "--mode=export")
+    size = "--config.export.size=(64,96)"
+    code, out, err = run(*TINY, f"--workdir={trained}", "--mode=export", size)
     assert code == 0, out + err
+    exported = read(trained / "export" / "export.json")["formats"]
+    assert set(exported) == {"safetensors", "stablehlo"}
+    assert exported["stablehlo"]["agreement"] >= 0.999
     file = trained / "export" / "network.safetensors"
     converted = tmp_path / "converted"
     code, out, err = run(
@@ -292,7 +296,11 @@ def test_every_option_of_the_network_at_once(run, tmp_path):
     file = first / "export" / "network.safetensors"
     for arguments in (
         (f"--workdir={first}",),
-        (f"--workdir={first}", "--mode=export"),
+        (
+            f"--workdir={first}",
+            "--mode=export",
+            "--config.export.formats=('safetensors',)",
+        ),
         (f"--workdir={second}", "--mode=convert", f"--weights={file}"),
         (f"--workdir={second}", "--mode=eval"),
     ):

@@ -61,7 +61,7 @@ _FORMATS = {
 }
 
 
-def run(config: ConfigDict, workdir: Path, patterns: Sequence[str] = ()) -> None:
+def run(config: ConfigDict, workdir: Path, patterns: Sequence[str]) -> None:
     """Writes the files of config.export.formats and export.json into export/.
 
     patterns: as mode predict takes them: the pictures that each program is tried on

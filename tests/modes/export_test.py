@@ -213,7 +213,7 @@ def test_without_pictures_the_evaluation_split_is_taken(config):
 def test_a_program_in_bfloat16(config, workdir):
     config.export.formats = ("stablehlo",)
     config.model.dtype = "bfloat16"
-    export.run(config, workdir)
+    export.run(config, workdir, [])
     assert written(workdir) == ["export.json", "network.stablehlo"]
     record = record_of(workdir)
     assert record["dtype"] == "bfloat16"
@@ -226,13 +226,13 @@ def test_without_any_pictures_only_the_weights_are_written(
     """Nothing is downloaded to have pictures."""
     config.data.manual_dir = ""
     config.data.dir = str(tmp_path / "nothing prepared")
-    export.run(config, workdir)
+    export.run(config, workdir, [])
     assert written(workdir) == ["export.json", "network.safetensors"]
     asked = "no pictures to try stablehlo on"
     assert asked in capsys.readouterr().out
     config.export.formats = ("stablehlo",)
     with pytest.raises(UserError, match=f"{asked}.*give some with --images=FILE"):
-        export.run(config, workdir)
+        export.run(config, workdir, [])
 
 
 def test_a_place_that_cannot_be_written_to(config, workdir, folder):
@@ -262,7 +262,7 @@ def test_missing_packages_are_named_with_the_commands(config, workdir, monkeypat
     config.export.formats = ("stablehlo", "onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match="needs onnx: pip install onnx .* --no-deps"):
-        export.run(config, workdir)
+        export.run(config, workdir, [])
     assert not (workdir / "export").exists()
 
 
@@ -271,7 +271,7 @@ def test_onnx_is_float32(config, workdir):
     config.export.formats = ("onnx",)
     config.model.dtype = "bfloat16"
     with pytest.raises(UserError, match="add --config.model.dtype=float32"):
-        export.run(config, workdir)
+        export.run(config, workdir, [])
 
 
 @needs_onnx
