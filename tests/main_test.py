@@ -248,12 +248,9 @@ def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path
 
 
 def test_exported_and_converted_weights_are_the_same_network(trained, run, tmp_path):
-    size = "--config.export.size=(64,96)"
-    code, out, err = run(*TINY, f"--workdir={trained}", "--mode=export", size)
+    weights = "--config.export.formats=('safetensors',)"
+    code, out, err = run(*TINY, f"--workdir={trained}", "--mode=export", weights)
     assert code == 0, out + err
-    exported = read(trained / "export" / "export.json")["formats"]
-    assert set(exported) == {"safetensors", "stablehlo"}
-    assert exported["stablehlo"]["agreement"] >= 0.999
     file = trained / "export" / "network.safetensors"
     converted = tmp_path / "converted"
     code, out, err = run(

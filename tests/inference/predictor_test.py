@@ -106,6 +106,7 @@ def test_protocols_with_a_network(network, changes):
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
+@pytest.mark.slow  # compiles two programs
 def test_a_batch_of_mixed_sizes(network):
     names = [f"class {index}" for index in range(NUM_CLASSES)]
     metadata = {"class_names": names, "palette": [[0, 0, 0]] * NUM_CLASSES}

@@ -158,7 +158,7 @@ def test_padded_pictures_give_what_loops_give_for_each_alone(recipe, conv, pictu
         np.testing.assert_allclose(shares, alone(picture), atol=4e-6)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["authors", "windows at scales"])
 def test_any_padding_gives_the_same(recipe, conv, pictures):
     protocol = RECIPES[recipe]
     tight = [
