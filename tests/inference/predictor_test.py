@@ -65,6 +65,7 @@ def test_padded_images_give_what_they_give_alone(network):
         assert np.array_equal(label, shares.argmax(-1))
 
 
+@pytest.mark.slow  # compiles two programs
 def test_one_compilation_for_each_padded_size(network):
     predictor = predictor_for(network, 1, 1)
     for image in pictures((10, 20), (64, 64), (63, 1), (65, 64), (128, 20)):

@@ -80,7 +80,8 @@ def network():
     return random_light_resnet18(NUM_CLASSES, seed=0)
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow  # each number of devices compiles its own step
+@pytest.mark.parametrize("count", [2, 4])
 def test_several_devices_see_what_one_sees(network, count):
     # BatchNorm statistics over the global batch, dropout on.
     config = a_config()
