@@ -232,6 +232,7 @@ def test_segmenter_refuses_what_is_no_image(trained):
             segmenter.predict(wrong)
 
 
+@pytest.mark.slow  # starts the program several times
 def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path):
     code, out, err = run(
         *TINY,
@@ -247,6 +248,7 @@ def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path
     assert first < 0.9 * trained_first
 
 
+@pytest.mark.slow  # starts the program several times
 def test_exported_and_converted_weights_are_the_same_network(trained, run, tmp_path):
     weights = "--config.export.formats=('safetensors',)"
     code, out, err = run(*TINY, f"--workdir={trained}", "--mode=export", weights)

@@ -44,6 +44,7 @@ def pictures(*shapes):
     return [rng.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in shapes]
 
 
+@pytest.mark.slow  # compiles the network at three sizes
 def test_padded_images_give_what_they_give_alone(network):
     images = pictures((50, 61), (33, 40))
     together = predictor_for(network, 2, 1)

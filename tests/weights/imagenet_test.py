@@ -109,6 +109,7 @@ def test_imagenet_logits_of_every_photograph_equal_torch(ours, theirs, photograp
     assert len(set(found.argmax(-1).tolist())) > 20
 
 
+@pytest.mark.slow
 def test_logits_at_their_own_odd_sizes_equal_torch(ours, theirs, photographs):
     small = [image for image in photographs if max(image.shape[:2]) <= 512]
     odd = [image for image in small if 1 in (np.array(image.shape[:2]) % 2)]
