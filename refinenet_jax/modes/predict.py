@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def run(config: ConfigDict, workdir: Path, patterns: Sequence[str]) -> None:
         overwrite=config.predict.overwrite,
         probabilities=config.predict.probabilities,
     )
-    done.begin(paths)
+    done.begin()
     with log.progress("predicting", len(paths)) as on_input:
         for path in paths:
             done.predict(path)
@@ -90,21 +91,29 @@ class Predictions:
         self._skipped: list[str] = []
         self._start = time.monotonic()
 
-    def begin(self, paths: Sequence[Path]) -> None:
+    def begin(self) -> None:
         """Makes sure that results can be written and will be of one network.
 
+        Results of another step are moved aside, to predictions_stepN beside the folder.
+
         Raises:
-            UserError: they cannot, or those to be kept are of another step.
+            UserError: they cannot be written.
         """
         step, earlier = self._segmenter.metadata["step"], self._earlier_step()
-        if earlier is None:
+        if earlier is not None and earlier != step and not self._overwrite:
+            aside = self._unused(f"{self.folder.name}_step{earlier}")
+            try:
+                self.folder.rename(aside)
+            except OSError as error:
+                raise UserError(
+                    f"{self.folder} holds results of step {earlier}, this is step "
+                    f"{step}, and cannot be moved aside ({error.strerror}): choose "
+                    "another --workdir"
+                ) from error
+            log.say(f"results of step {earlier}, this is step {step}, move to {aside}")
+            earlier = None
+        if earlier != step:
             self._write_summary()
-        elif earlier != step and any(map(self._is_kept, paths)):
-            raise UserError(
-                f"{self.folder} holds results of step {earlier}, this is step {step}: "
-                "set config.predict.overwrite=True to predict them again, or move that "
-                "folder away"
-            )
 
     def predict(self, path: Path) -> None:
         """Predicts an image or a video, unless its results are there.
@@ -157,6 +166,14 @@ class Predictions:
         }
         files.write_json(self.folder / "summary.json", summary)
         return seconds
+
+    def _unused(self, name: str) -> Path:
+        """A path beside the folder that nothing is at: NAME, NAME_2, ..."""
+        candidates = (
+            self.folder.with_name(f"{name}_{number}" if number > 1 else name)
+            for number in itertools.count(1)
+        )
+        return next(path for path in candidates if not path.exists())
 
     def _earlier_step(self) -> int | None:
         """The step of the network that predicted what is there, where that is known."""

@@ -194,17 +194,27 @@ def test_a_film_predicted_again_leaves_no_old_frames(fake, run, tmp_path):
     assert len(list((folder / "film").iterdir())) == 3
 
 
-def test_results_of_another_network_are_not_mixed_with(fake, run, tmp_path):
+def test_results_of_another_network_are_not_mixed_with(fake, run, tmp_path, capfd):
     paths = [write_image(tmp_path / name) for name in ("a.png", "b.png")]
-    run(paths[0])
+    folder = run(paths[0])
+    before = (folder / "a.png").read_bytes()
     fake.metadata = {"step": 12}
-    with pytest.raises(UserError, match="results of step 6, this is step 12: set"):
-        run(*paths)
     run(paths[1])
-    run(*paths, overwrite=True)
-    assert fake.asked == 4
+    assert not (folder / "a.png").exists()
+    aside = folder.with_name("predictions_step6")
+    assert (aside / "a.png").read_bytes() == before
+    assert "results of step 6, this is step 12, move to" in capfd.readouterr().out
     run(*paths)
-    assert fake.asked == 4
+    assert fake.asked == 3  # b.png is kept, being of this step
+    # Nothing is lost when it happens again.
+    for step in (6, 12, 6):
+        fake.metadata = {"step": step}
+        run(paths[0])
+    names = {path.name for path in folder.parent.glob("predictions*")}
+    aside = {"predictions_step6", "predictions_step12", "predictions_step6_2"}
+    assert aside | {"predictions"} <= names
+    run(*paths, overwrite=True)
+    assert fake.asked == 8
 
 
 def test_what_cannot_be_read_is_left_out_and_named(fake, run, tmp_path, capfd):
