@@ -12,12 +12,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN, Protocol, Shape
-from refinenet_jax.models.architecture import Architecture
-from refinenet_jax.models.build import SegmentationNetwork, build, split_network
+from refinenet_jax.models import RefineNet, abstract_network, in_inference
+from refinenet_jax.models.leaves import split_network
 from refinenet_jax.sharding import replicated
-from refinenet_jax.training.checkpoint import Metadata, open_checkpoints
+from refinenet_jax.training.checkpoint import open_checkpoints
 
 
 class Segmenter:
@@ -33,22 +34,20 @@ class Segmenter:
 
     def __init__(
         self,
-        model: SegmentationNetwork,
+        model: RefineNet,
         metadata: Metadata,
         protocol: Protocol = PLAIN,
         buckets: Sequence[Shape] = (),
         batch_size: int = 1,
     ):
-        self.model = nnx.view(model, deterministic=True, use_running_average=True)
+        self.model = in_inference(model)
         self.metadata = metadata
-        self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
-        self.palette = tuple(tuple(colour) for colour in metadata["palette"])
+        self.class_names = metadata.class_names
+        self.palette = metadata.palette
         self._predictor = Predictor(
             self.model,
-            mean=tuple(metadata["mean"]),
-            std=tuple(metadata["std"]),
             batch_size=batch_size,
-            buckets=Buckets(tuple(buckets), metadata["size_multiple"]),
+            buckets=Buckets(tuple(buckets), metadata.size_multiple),
             protocol=protocol,
             mesh=_one_device(),
         )
@@ -80,8 +79,8 @@ class Segmenter:
             metadata, params, batch_stats = checkpoints.load_network(
                 which, shapes_of_network, replicated(_one_device())
             )
-        graph, _, _ = split_network(abstract_network(metadata))
-        model = nnx.merge(graph, params, batch_stats)
+        structure, _, _ = split_network(network_of(metadata))
+        model = structure.merge(params, batch_stats)
         return cls(model, metadata, protocol, buckets, batch_size)
 
     @property
@@ -125,20 +124,14 @@ class Segmenter:
         return self._predictor.probabilities([_checked(image)])[0]
 
 
-def abstract_network(metadata: Metadata) -> SegmentationNetwork:
-    """The network that a checkpoint's metadata or a run describes, without weights."""
-    return nnx.eval_shape(lambda: build_network(metadata, nnx.Rngs(0)))
-
-
-def build_network(metadata: Metadata, rngs: nnx.Rngs) -> SegmentationNetwork:
-    """The network that metadata describes, with random weights."""
-    architecture = Architecture.from_json(metadata["architecture"])
-    return build(architecture, dtype=jnp.dtype(metadata["dtype"]), rngs=rngs)
+def network_of(metadata: Metadata) -> RefineNet:
+    """The network that metadata describes, with shapes in place of weights."""
+    return abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
 
 
 def shapes_of_network(metadata: Metadata) -> tuple[nnx.State, nnx.State]:
     """Parameters and BatchNorm statistics of that network, without values."""
-    _, params, batch_stats = split_network(abstract_network(metadata))
+    _, params, batch_stats = split_network(network_of(metadata))
     return params, batch_stats
 
 

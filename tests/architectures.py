@@ -13,7 +13,7 @@ from flax import nnx
 from refinenet_jax import config
 from refinenet_jax.models.architecture import Architecture
 from refinenet_jax.models.build import (
-    SegmentationNetwork,
+    RefineNet,
     build,
     named_leaves,
     replace_leaves,
@@ -39,13 +39,13 @@ class _OneKey:
 
 def abstract_network(
     description: Architecture, dtype: str = "float32"
-) -> SegmentationNetwork:
+) -> RefineNet:
     """The network in training mode, with shapes in place of weights."""
     return nnx.eval_shape(lambda: build(description, dtype=dtype, rngs=_OneKey()))
 
 
 def set_weights(
-    network: SegmentationNetwork, tensors: Mapping[str, np.ndarray], variant: str
+    network: RefineNet, tensors: Mapping[str, np.ndarray], variant: str
 ) -> None:
     """Fills a network, or its backbones alone, with weights as PyTorch names them.
 

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from refinenet_jax.models.build import SegmentationNetwork, build
+from refinenet_jax.models.build import RefineNet, build
 from tests.architectures import architecture
 
 
-def random_light_resnet18(num_classes: int, seed: int) -> SegmentationNetwork:
+def random_light_resnet18(num_classes: int, seed: int) -> RefineNet:
     """In training mode, like any new network."""
 
-    def create() -> SegmentationNetwork:
+    def create() -> RefineNet:
         return build(
             architecture("light_resnet18", num_classes),
             dtype=jnp.float32,

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from refinenet_jax.models.architecture import Architecture
-from refinenet_jax.models.build import SegmentationNetwork
+from refinenet_jax.models.build import RefineNet
 from tests.architectures import (
     abstract_network,
     architecture,
@@ -778,7 +778,7 @@ def _take_statistics(part: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
 
 
 def copy_to_network(
-    state_dict: Mapping[str, torch.Tensor], network: SegmentationNetwork, variant: str
+    state_dict: Mapping[str, torch.Tensor], network: RefineNet, variant: str
 ) -> None:
     """Fills our network, or its backbones alone, from a torch state_dict."""
     tensors = {key: tensor.detach().numpy() for key, tensor in state_dict.items()}
@@ -787,7 +787,7 @@ def copy_to_network(
 
 def reference_and_ours(
     variant: str, dtype: str = "float32", **changes: Any
-) -> tuple[RefineNet, SegmentationNetwork]:
+) -> tuple[RefineNet, RefineNet]:
     """A filled reference and our network with its weights, both for inference."""
     network = reference(variant, **changes)
     fill(network, seed=0)

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 from refinenet_jax.inference.metrics import confusion_matrices
 from refinenet_jax.inference.protocol import Protocol, Shape
 from refinenet_jax.labels import IGNORE_LABEL
-from refinenet_jax.models.build import SegmentationNetwork, normalize, split_network
-from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models import FeatureMap, RefineNet, in_inference
+from refinenet_jax.models.leaves import split_network
 from refinenet_jax.sharding import replicated, split_batch
 
 Group = tuple[Shape, Shape | None]
@@ -56,18 +56,14 @@ class Predictor:
 
     def __init__(
         self,
-        network: SegmentationNetwork,
+        network: RefineNet,
         *,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
         batch_size: int,
         buckets: Buckets,
         protocol: Protocol,
         mesh: Mesh,
     ):
-        view = nnx.view(network, deterministic=True, use_running_average=True)
-        self._graph, _, _ = split_network(view)
-        self._mean, self._std = mean, std
+        self._structure, _, _ = split_network(in_inference(network))
         self._buckets = buckets
         self.protocol = protocol
         self._mesh = mesh
@@ -174,10 +170,10 @@ class Predictor:
     ) -> jax.Array:
         # jit comes by here once for each new shape.
         self.compilations += 1
-        network = nnx.merge(self._graph, params, batch_stats)
-        features = FeatureMap(normalize(image, self._mean, self._std), size)
+        network = self._structure.merge(params, batch_stats)
+        features = FeatureMap(network.normalize(image), size)
         base = None if base_shape is None else (base_shape, base_size)
-        return self.protocol.probabilities(network.score, features, base)
+        return self.protocol.probabilities(network.forward, features, base)
 
     def _traced_predict(self, *arguments: Any) -> jax.Array:
         shares = self._traced_probabilities(*arguments)

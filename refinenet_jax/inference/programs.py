@@ -10,11 +10,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import export
 
-from refinenet_jax.models.build import SegmentationNetwork, normalize
-from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models import FeatureMap, RefineNet, in_inference
 from refinenet_jax.models.resize import resize
 
 Program = Callable[[jax.Array], jax.Array]
@@ -25,14 +23,12 @@ Shape = tuple[int, int]
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def whole_program(
-    network: SegmentationNetwork, *, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Program:
+def whole_program(network: RefineNet) -> Program:
     """What `Segmenter.predict` computes of images that are not padded."""
-    view = nnx.view(network, deterministic=True, use_running_average=True)
+    view = in_inference(network)
 
     def program(image: jax.Array) -> jax.Array:
-        logits = view.score(FeatureMap(normalize(image, mean, std)))
+        logits = view.forward(FeatureMap(view.normalize(image)))
         _, height, width, _ = image.shape
         enlarged = resize(logits, (height, width), None, "bilinear").values
         return jnp.argmax(enlarged, axis=-1).astype(jnp.uint8)

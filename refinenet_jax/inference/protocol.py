@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from refinenet_jax.models.build import scaled_sizes
 from refinenet_jax.models.layers import FeatureMap
-from refinenet_jax.models.resize import resize
+from refinenet_jax.models.resize import resize, scaled_sizes
 
 Shape = tuple[int, int]
 Network = Callable[[FeatureMap], FeatureMap]
@@ -74,7 +73,7 @@ class Protocol:
 
         Args:
           network: normalised pictures [B,H,W,3] → scores [B,h,w,C], see
-            `SegmentationNetwork.score`.
+            `RefineNet.forward`.
           image: normalised, float32 [B,H,W,3], with its true size.
           base: a height and a width that hold every base size, and int32 [B,2], what
             `base_size` gives for each image; None where it leaves all as they are.

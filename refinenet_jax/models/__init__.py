@@ -1,0 +1,51 @@
+"""The networks.
+
+from flax import nnx
+from refinenet_jax.models import Architecture, RefineNet
+
+network = RefineNet(Architecture("light_resnet50", num_classes=21), rngs=nnx.Rngs(0))
+logits = network(network.normalize(images))  # uint8 [B,H,W,3] → float32 [B,h,w,21]
+"""
+
+from refinenet_jax.models.architecture import CASCADES, Architecture
+from refinenet_jax.models.backbones import (
+    BACKBONES,
+    VARIANTS,
+    Backbone,
+    BackboneModule,
+    add_backbone,
+)
+from refinenet_jax.models.blocks import (
+    FULL,
+    LIGHT_WEIGHT,
+    LIGHT_WEIGHT_MOBILE,
+    DecoderKind,
+)
+from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models.leaves import count_parameters
+from refinenet_jax.models.refinenet import (
+    RefineNet,
+    abstract_network,
+    in_inference,
+    in_training,
+)
+
+__all__ = [
+    "BACKBONES",
+    "CASCADES",
+    "FULL",
+    "LIGHT_WEIGHT",
+    "LIGHT_WEIGHT_MOBILE",
+    "VARIANTS",
+    "Architecture",
+    "Backbone",
+    "BackboneModule",
+    "DecoderKind",
+    "FeatureMap",
+    "RefineNet",
+    "abstract_network",
+    "add_backbone",
+    "count_parameters",
+    "in_inference",
+    "in_training",
+]

@@ -1,14 +1,25 @@
 """Resizing that knows which part of a padded picture is real."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from refinenet_jax.models.layers import FeatureMap
 
 ResizeMethod = Literal["align_corners", "bilinear", "bicubic"]
+
+_Sizes = TypeVar("_Sizes", np.ndarray, jax.Array)
+
+
+def scaled_sizes(sizes: _Sizes, scale: float) -> _Sizes:
+    """Integer sizes, on the host or traced, times a number → int32, rounded.
+
+    In float32 in both cases, so that halves are rounded alike.
+    """
+    return (sizes.astype(np.float32) * np.float32(scale)).round().astype(np.int32)
 
 
 def resize_like(x: FeatureMap, target: FeatureMap, method: ResizeMethod) -> FeatureMap:

@@ -6,7 +6,8 @@ convolution, Caffe, and with it the paper's code, in the first 1×1.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from flax import nnx
 from jax.typing import DTypeLike
@@ -18,6 +19,7 @@ from refinenet_jax.models.layers import (
     FeatureMap,
     Initializer,
     max_pool,
+    plain_keys,
     relu,
 )
 
@@ -57,12 +59,10 @@ def basic_block(
     width: int,
     stride: int,
     *,
-    form: Form,
     dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> ResidualBlock:
-    """Two 3×3 convolutions, [B,H,W,in] → [B,H/stride,W/stride,width]; of one form."""
-    del form
+    """Two 3×3 convolutions, [B,H,W,in] → [B,H/stride,W/stride,width]."""
     zeros = nnx.initializers.zeros
     layers = [
         _layer(in_channels, width, 3, stride, dtype=dtype, rngs=rngs),
@@ -123,31 +123,43 @@ def _shortcut(
     return _layer(in_channels, channels, 1, stride, dtype=dtype, rngs=rngs)
 
 
-# depth: (block, channels out per channel of width, blocks in each stage). He et al.
-# 2016, table 1.
-_DEPTHS = {
-    18: (basic_block, 1, (2, 2, 2, 2)),
-    34: (basic_block, 1, (3, 4, 6, 3)),
-    50: (bottleneck_block, 4, (3, 4, 6, 3)),
-    101: (bottleneck_block, 4, (3, 4, 23, 3)),
-    152: (bottleneck_block, 4, (3, 8, 36, 3)),
+# depth: blocks in each stage, whether of three convolutions. He et al. 2016, table 1.
+DEPTHS = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
 }
 
 
 class ResNet(nnx.Module):
     """The four stages of a ResNet of depth 18, 34, 50, 101 or 152.
 
-    x: float [B,H,W,3] normalised → four FeatureMaps at 1/4, 1/8, 1/16 and 1/32 of the
-    height and width (rounded up), with `tap_channels` channels.
+    x: float [B,H,W,in_channels] normalised → four FeatureMaps at 1/4, 1/8, 1/16 and
+    1/32 of the height and width (rounded up), with `tap_channels` channels.
     """
 
     tap_strides = (4, 8, 16, 32)
 
-    def __init__(self, depth: int, form: Form, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        block, expansion, repeats = _DEPTHS[depth]
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int,
+        *,
+        form: Form = "torchvision",
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        keys = plain_keys(rngs)
+        repeats, has_bottlenecks = DEPTHS[depth]
+        build_block: Any = basic_block
+        if has_bottlenecks:
+            build_block = partial(bottleneck_block, form=form)
+        expansion = 4 if has_bottlenecks else 1
         widths = (64, 128, 256, 512)
         self.tap_channels = tuple(expansion * width for width in widths)
-        self.stem = _layer(3, 64, 7, 2, dtype=dtype, rngs=rngs)
+        self.stem = _layer(in_channels, 64, 7, 2, dtype=dtype, rngs=keys)
         self.stages: nnx.List = nnx.List()
         channels = 64
         for index, (width, repeat) in enumerate(zip(widths, repeats, strict=True)):
@@ -155,7 +167,7 @@ class ResNet(nnx.Module):
             for position in range(repeat):
                 stride = 2 if index > 0 and position == 0 else 1
                 blocks.append(
-                    block(channels, width, stride, form=form, dtype=dtype, rngs=rngs)
+                    build_block(channels, width, stride, dtype=dtype, rngs=keys)
                 )
                 channels = expansion * width
             self.stages.append(blocks)

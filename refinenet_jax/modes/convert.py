@@ -1,6 +1,7 @@
 """Mode convert: a PyTorch checkpoint becomes a checkpoint of ours."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -10,11 +11,11 @@ from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
 from refinenet_jax.errors import UserError
-from refinenet_jax.models.build import replace_leaves
-from refinenet_jax.modes.initial import import_torch_file, told
+from refinenet_jax.models.leaves import replace_leaves
 from refinenet_jax.modes.start import describe, find_dataset, make_folder
 from refinenet_jax.segmenter import shapes_of_network
 from refinenet_jax.training.checkpoint import Checkpoints
+from refinenet_jax.weights.load import read_weights, shapes_of
 
 
 def run(config: ConfigDict, workdir: Path, weights: str | None) -> None:
@@ -32,22 +33,22 @@ def run(config: ConfigDict, workdir: Path, weights: str | None) -> None:
         return
     metadata = describe(config, find_dataset(config))
     params, batch_stats = shapes_of_network(metadata)
-    imported, origin = import_torch_file(
-        weights, nnx.merge_state(params, batch_stats), metadata, with_classifier=True
+    taken = read_weights(
+        weights, metadata.architecture, shapes_of(nnx.merge_state(params, batch_stats))
     )
-    if not imported.whole:
+    if not taken.whole:
         raise UserError(
             f"{weights} holds a backbone only, with which nothing can be segmented: "
             f"train from it with --config.init_from={weights}"
         )
-    arrays = {leaf: jnp.asarray(array) for leaf, array in imported.arrays.items()}
+    arrays = {leaf: jnp.asarray(array) for leaf, array in taken.arrays.items()}
     make_folder(workdir)
     with contextlib.closing(Checkpoints(workdir, keep_latest=1)) as checkpoints:
         checkpoints.save_network(
             replace_leaves(params, arrays),
             replace_leaves(batch_stats, arrays),
-            {**metadata, "weights": origin},
+            dataclasses.replace(metadata, weights=taken.origin),
         )
     files.write_json(workdir / "config.json", config.to_dict())
-    log.say(told(imported, origin))
+    log.say(str(taken))
     log.say(f"written to {workdir}; --mode=eval and --mode=predict take it from there")

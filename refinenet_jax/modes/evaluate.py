@@ -14,6 +14,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
+from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.datasets import Dataset
 from refinenet_jax.data.mixture import decode
 from refinenet_jax.data.pipeline import eval_examples
@@ -27,8 +28,8 @@ from refinenet_jax.inference.report import (
     class_table,
     write_report,
 )
+from refinenet_jax.models import RefineNet
 from refinenet_jax.models.architecture import check_same_network
-from refinenet_jax.models.build import SegmentationNetwork
 from refinenet_jax.modes.start import (
     buckets_of,
     describe,
@@ -38,12 +39,9 @@ from refinenet_jax.modes.start import (
     request_of,
 )
 from refinenet_jax.provenance import provenance
-from refinenet_jax.segmenter import abstract_network, shapes_of_network
+from refinenet_jax.segmenter import network_of, shapes_of_network
 from refinenet_jax.sharding import local_mesh, replicated
-from refinenet_jax.training.checkpoint import (
-    Metadata,
-    open_checkpoints,
-)
+from refinenet_jax.training.checkpoint import open_checkpoints
 
 _NUM_ROWS = 6
 
@@ -58,25 +56,25 @@ def run(config: ConfigDict, workdir: Path) -> None:
     wanted = describe(config, dataset)
 
     def shapes_of(found: Metadata) -> tuple[nnx.State, nnx.State]:
-        check_same_network(workdir, found["architecture"], wanted["architecture"])
+        check_same_network(workdir, found.architecture, wanted.architecture)
         return shapes_of_network(found)
 
     with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
         metadata, params, batch_stats = checkpoints.load_network(
             config.eval.checkpoint, shapes_of, replicated(local_mesh())
         )
-    if metadata["class_names"] != wanted["class_names"]:
+    if metadata.class_names != wanted.class_names:
         raise UserError(
-            f"{workdir} was trained on the classes of {metadata['dataset']}, "
+            f"{workdir} was trained on the classes of {metadata.dataset}, "
             f"config.data.name={dataset.name!r} has others: evaluate it with its own "
             "config"
         )
-    metadata["dtype"] = config.model.dtype
-    step = metadata["step"]
+    metadata = dataclasses.replace(metadata, dtype=config.model.dtype)
+    step = metadata.step
     [source] = open_data(request_of(config), config.data.eval_split)
-    network = abstract_network(metadata)
+    network = network_of(metadata)
     log.say(f"step {step} of {workdir} on {len(source)} images of {dataset.name}")
-    scorer = Evaluator(config, metadata, network, dataset, source)
+    scorer = Evaluator(config, network, dataset, source)
     record = scorer.audit(step, params, batch_stats, workdir)
     log.say(class_table(record))
     log.say(f"{workdir / 'eval/report.html'} shows more")
@@ -88,8 +86,7 @@ class Evaluator:
     def __init__(
         self,
         config: ConfigDict,
-        metadata: Metadata,
-        network: SegmentationNetwork,
+        network: RefineNet,
         dataset: Dataset,
         source: Source,
     ):
@@ -103,8 +100,6 @@ class Evaluator:
         self._build_predictor = functools.partial(
             Predictor,
             network,
-            mean=tuple(metadata["mean"]),
-            std=tuple(metadata["std"]),
             batch_size=config.eval.batch_size,
             buckets=buckets_of(config),
             mesh=local_mesh(),

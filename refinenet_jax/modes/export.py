@@ -11,10 +11,10 @@ from typing import Any
 import cv2
 import jax
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
+from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.builders.examples import FilesBuilder
 from refinenet_jax.data.datasets import Request, builder
 from refinenet_jax.data.images import read_image
@@ -22,13 +22,11 @@ from refinenet_jax.data.mixture import decode
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import onnx_programs, programs
 from refinenet_jax.inference.programs import Program, Runner, Shape
-from refinenet_jax.models.build import named_leaves, split_network
-from refinenet_jax.modes.initial import HEADER
+from refinenet_jax.models.leaves import named_leaves, split_network, weights_of
 from refinenet_jax.modes.predict import find_inputs
 from refinenet_jax.modes.start import open_data, request_of
 from refinenet_jax.provenance import provenance
-from refinenet_jax.segmenter import Segmenter, abstract_network
-from refinenet_jax.training.checkpoint import Metadata
+from refinenet_jax.segmenter import Segmenter, network_of
 from refinenet_jax.weights import torch
 from refinenet_jax.weights.mapping import export_weights
 
@@ -115,10 +113,10 @@ def _check_onnx(config: ConfigDict) -> None:
 def _open(config: ConfigDict, workdir: Path) -> Segmenter:
     """The network of a workdir with the arithmetic that the config asks for."""
     segmenter = Segmenter.from_checkpoint(workdir, config.eval.checkpoint)
-    metadata = {**segmenter.metadata, "dtype": config.model.dtype}
+    metadata = dataclasses.replace(segmenter.metadata, dtype=config.model.dtype)
     _, params, batch_stats = split_network(segmenter.model)
-    graph, _, _ = split_network(abstract_network(metadata))
-    return Segmenter(nnx.merge(graph, params, batch_stats), metadata)
+    structure, _, _ = split_network(network_of(metadata))
+    return Segmenter(structure.merge(params, batch_stats), metadata)
 
 
 def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
@@ -126,9 +124,9 @@ def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
     metadata = segmenter.metadata
     height, width = size
     return {
-        "step": metadata["step"],
-        "architecture": metadata["architecture"],
-        "dtype": metadata["dtype"],
+        "step": metadata.step,
+        "architecture": metadata.architecture.to_json(),
+        "dtype": metadata.dtype,
         "input": {
             "name": onnx_programs.INPUT,
             "dtype": "uint8",
@@ -140,10 +138,10 @@ def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
             "dtype": "uint8",
             "shape": ["batch", height, width],
         },
-        "class_names": metadata["class_names"],
-        "palette": metadata["palette"],
-        "mean": metadata["mean"],
-        "std": metadata["std"],
+        "class_names": metadata.class_names,
+        "palette": metadata.palette,
+        "mean": metadata.architecture.mean,
+        "std": metadata.architecture.std,
         "formats": {},
         "provenance": provenance(),
     }
@@ -151,15 +149,15 @@ def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
 
 def _write_weights(segmenter: Segmenter, workdir: Path) -> dict[str, Any]:
     """Writes network.safetensors, with the names of the PyTorch ports."""
-    leaves = named_leaves(nnx.state(segmenter.model))
+    leaves = named_leaves(weights_of(segmenter.model))
     arrays = {path: np.asarray(leaf[...]) for path, leaf in leaves.items()}
-    architecture = segmenter.metadata["architecture"]
-    tensors = export_weights(arrays, architecture["variant"])
+    metadata = segmenter.metadata
+    tensors = export_weights(arrays, metadata.architecture.variant)
     path = workdir / "export" / "network.safetensors"
-    torch.write_safetensors(path, tensors, {HEADER: json.dumps(architecture)})
-    log.say(
-        f"step {segmenter.metadata['step']} of {workdir}: {len(tensors)} tensors in {path}"
+    torch.write_safetensors(
+        path, tensors, {torch.HEADER: json.dumps(metadata.to_json())}
     )
+    log.say(f"step {metadata.step} of {workdir}: {len(tensors)} tensors in {path}")
     return {"file": path.name, "sha256": _sha256(path), "tensors": len(tensors)}
 
 
@@ -191,11 +189,9 @@ class _Trial:
         self, segmenter: Segmenter, size: Shape, pictures: Sequence[np.ndarray]
     ):
         metadata = segmenter.metadata
-        self._program = programs.whole_program(
-            segmenter.model, mean=tuple(metadata["mean"]), std=tuple(metadata["std"])
-        )
+        self._program = programs.whole_program(segmenter.model)
         self._size = size
-        self._least_agreement = _LEAST_AGREEMENT[metadata["dtype"]]
+        self._least_agreement = _LEAST_AGREEMENT[metadata.dtype]
         self._properties = _properties(metadata)
         self._pictures = np.stack(pictures)
         self._expected = []
@@ -255,7 +251,8 @@ class _Trial:
 def _properties(metadata: Metadata) -> dict[str, str]:
     """What goes along within a file that has room for text."""
     kept = ("step", "architecture", "class_names", "palette")
-    return {name: json.dumps(metadata[name]) for name in kept}
+    values = metadata.to_json()
+    return {name: json.dumps(values[name]) for name in kept}
 
 
 def _sha256(path: Path) -> str:

@@ -99,7 +99,7 @@ class Predictions:
         Raises:
             UserError: they cannot be written.
         """
-        step, earlier = self._segmenter.metadata["step"], self._earlier_step()
+        step, earlier = self._segmenter.metadata.step, self._earlier_step()
         if earlier is not None and earlier != step and not self._overwrite:
             aside = self._unused(f"{self.folder.name}_step{earlier}")
             try:
@@ -162,7 +162,7 @@ class Predictions:
             "failed": len(self._failed) + len(self._skipped),
             "compilations": self._segmenter.compilations,
             "seconds": seconds,
-            "step": self._segmenter.metadata["step"],
+            "step": self._segmenter.metadata.step,
         }
         files.write_json(self.folder / "summary.json", summary)
         return seconds

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from refinenet_jax import log
+from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.datasets import (
     Dataset,
     FolderLabels,
@@ -21,10 +22,8 @@ from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference.predictor import Buckets
 from refinenet_jax.inference.protocol import Protocol
-from refinenet_jax.models.architecture import Architecture
-from refinenet_jax.models.build import VARIANTS
+from refinenet_jax.models import VARIANTS, Architecture
 from refinenet_jax.sharding import any_process
-from refinenet_jax.training.checkpoint import Metadata
 
 
 def request_of(
@@ -109,7 +108,7 @@ def find_dataset(config: ConfigDict) -> Dataset:
 
 
 def describe(config: ConfigDict, dataset: Dataset) -> Metadata:
-    """All that is needed to use the network without its config, ready for JSON.
+    """All that is needed to use the network without its config.
 
     Raises:
         UserError: the variant is unknown.
@@ -121,17 +120,13 @@ def describe(config: ConfigDict, dataset: Dataset) -> Metadata:
             f"known: {', '.join(VARIANTS)}"
         )
     names = [field.name for field in dataclasses.fields(Architecture)]
-    architecture = Architecture(**{name: model[name] for name in names})
-    backbone, _ = VARIANTS[model.variant]
-    return {
-        "architecture": architecture.to_json(),
-        "dtype": model.dtype,
-        "optimizer": config.optimizer.name,
-        "mean": list(model.mean or backbone.mean),
-        "std": list(model.std or backbone.std),
-        "size_multiple": config.eval.size_multiple,
-        "dataset": dataset.name,
-        "class_names": list(dataset.class_names),
-        "palette": [list(colour) for colour in dataset.palette],
-        "config": config.to_dict(),
-    }
+    return Metadata(
+        Architecture(**{name: model[name] for name in names}),
+        dataset.class_names,
+        dataset.palette,
+        dataset=dataset.name,
+        dtype=model.dtype,
+        size_multiple=config.eval.size_multiple,
+        optimizer=config.optimizer.name,
+        config=config.to_dict(),
+    )

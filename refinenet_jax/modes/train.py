@@ -16,10 +16,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
+from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.config import flatten
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference.report import class_table
-from refinenet_jax.models.build import SegmentationNetwork, count_parameters
+from refinenet_jax.models import RefineNet, count_parameters
 from refinenet_jax.modes.batches import build_batches
 from refinenet_jax.modes.check_data import refuse_errors
 from refinenet_jax.modes.evaluate import Evaluator
@@ -32,7 +33,7 @@ from refinenet_jax.modes.start import (
     request_of,
 )
 from refinenet_jax.provenance import provenance
-from refinenet_jax.segmenter import abstract_network, build_network
+from refinenet_jax.segmenter import network_of
 from refinenet_jax.sharding import (
     check_batch_size,
     global_mesh,
@@ -41,11 +42,7 @@ from refinenet_jax.sharding import (
     to_devices,
 )
 from refinenet_jax.training import optimizer as optimizers
-from refinenet_jax.training.checkpoint import (
-    Checkpoints,
-    Metadata,
-    with_sharding,
-)
+from refinenet_jax.training.checkpoint import Checkpoints, with_sharding
 from refinenet_jax.training.state import TrainState, create_state, sha256
 from refinenet_jax.training.steps import build_train_step
 
@@ -78,14 +75,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
     train_source, eval_source = open_data(
         request_of(config), config.data.train_split, config.data.eval_split
     )
-    data = build_batches(config, train_source, dataset, metadata["mean"])
-    network = abstract_network(metadata)
+    data = build_batches(config, train_source, dataset, metadata.architecture.mean)
+    network = network_of(metadata)
     optimizer = optimizers.build_optimizer(
         config.optimizer,
         config.train.num_steps,
         freezes_norms=config.model.batch_norm == "frozen",
     )
-    evaluator = Evaluator(config, metadata, network, dataset, eval_source)
+    evaluator = Evaluator(config, network, dataset, eval_source)
     make_folder(workdir)
     with (
         contextlib.closing(iter(data)) as batches,
@@ -185,7 +182,9 @@ def _starting_state(this: _Run, optimizer: optax.GradientTransformation) -> Trai
     def create() -> TrainState:
         # This generator's programs compile in a third of the time of JAX's own.
         rngs = nnx.Rngs(params=jax.random.key(config.seed, impl="rbg"))
-        return create_state(build_network(this.metadata, rngs), optimizer, config.seed)
+        dtype = jnp.dtype(this.metadata.dtype)
+        network = RefineNet(this.metadata.architecture, dtype=dtype, rngs=rngs)
+        return create_state(network, optimizer, config.seed)
 
     whole = replicated(this.mesh)
     abstract = with_sharding(jax.eval_shape(create), whole)
@@ -222,17 +221,14 @@ def _tell_going_on(step: int, workdir: Path, config: ConfigDict) -> None:
 
 def _compiled_step(
     this: _Run,
-    network: SegmentationNetwork,
+    network: RefineNet,
     optimizer: optax.GradientTransformation,
     state: TrainState,
 ) -> jax.stages.Compiled:
     """The training step, compiled before the first batch is asked for."""
     config = this.config
     schedule = optimizers.schedule(config.optimizer, config.train.num_steps)
-    mean, std = (tuple(this.metadata[name]) for name in ("mean", "std"))
-    train_step = build_train_step(
-        network, optimizer, schedule, config, mean, std, this.mesh
-    )
+    train_step = build_train_step(network, optimizer, schedule, config, this.mesh)
     size, crop = config.train.batch_size, config.data.crop_size
     shapes = {"image": (size, crop, crop, 3), "label": (size, crop, crop)}
     batch = {

@@ -17,6 +17,7 @@ from flax import nnx
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
+from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.errors import UserError
 from refinenet_jax.log import say
 from refinenet_jax.models.architecture import check_same_network
@@ -25,16 +26,6 @@ from refinenet_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
 _ITEMS = ("network", "training", "data", "metadata")
-
-# What this file reads of the metadata; the rest is for whoever builds the network.
-_METADATA_FIELDS = {
-    "architecture",
-    "optimizer",
-    "step",
-    "mean_iou",
-}
-
-Metadata = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +62,7 @@ class Checkpoints:
         )
         for step in self._manager.all_steps():
             try:
-                mean_iou = self._read_metadata(step)["mean_iou"]
+                mean_iou = self._read_metadata(step).mean_iou
             except DamagedCheckpoint:
                 continue  # said by whoever wants to restore it
             if mean_iou is not None:
@@ -92,7 +83,7 @@ class Checkpoints:
         """
         if mean_iou is not None:
             self._scores[step] = mean_iou
-        described = {**metadata, "step": step, "mean_iou": mean_iou}
+        described = dataclasses.replace(metadata, step=step, mean_iou=mean_iou)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -101,7 +92,7 @@ class Checkpoints:
                 # Not Grain's own handler: it writes a file for each process, and this
                 # position is the same for any number of them.
                 data=ocp.args.JsonSave(batches.get_state()),
-                metadata=ocp.args.JsonSave(described),
+                metadata=ocp.args.JsonSave(described.to_json()),
             ),
         )
 
@@ -118,12 +109,12 @@ class Checkpoints:
                 f"{self._workdir} already holds checkpoints: choose another --workdir"
             )
         network = {"params": params, "batch_stats": batch_stats}
-        described = {**metadata, "step": 0, "mean_iou": None}
+        described = dataclasses.replace(metadata, step=0, mean_iou=None)
         self._manager.save(
             0,
             args=ocp.args.Composite(
                 network=ocp.args.StandardSave(network),
-                metadata=ocp.args.JsonSave(described),
+                metadata=ocp.args.JsonSave(described.to_json()),
             ),
         )
 
@@ -167,18 +158,16 @@ class Checkpoints:
         metadata: Metadata,
     ) -> TrainState:
         found = self._read_metadata(step)
-        if "weights" in found:
+        if found.weights is not None:
             raise UserError(
                 f"{self._workdir} holds converted weights: train in another --workdir "
                 f"with --config.init_from={self._workdir}"
             )
-        check_same_network(
-            self._workdir, found["architecture"], metadata["architecture"]
-        )
-        if found["optimizer"] != metadata["optimizer"]:
+        check_same_network(self._workdir, found.architecture, metadata.architecture)
+        if found.optimizer != metadata.optimizer:
             raise UserError(
-                f"{self._workdir} holds a run with {found['optimizer']}, the config "
-                f"asks for config.optimizer.name={metadata['optimizer']!r}: choose "
+                f"{self._workdir} holds a run with {found.optimizer}, the config "
+                f"asks for config.optimizer.name={metadata.optimizer!r}: choose "
                 "another workdir, with config.init_from to start from this network"
             )
         items = self._read(
@@ -235,14 +224,14 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def _read_metadata(self, step: int) -> Metadata:
-        metadata = self._read(step, metadata=ocp.args.JsonRestore()).metadata
-        missing = sorted(_METADATA_FIELDS - metadata.keys())
-        if missing:
+        found = self._read(step, metadata=ocp.args.JsonRestore()).metadata
+        try:
+            return Metadata.from_json(found)
+        except (KeyError, TypeError, AttributeError) as error:
             raise DamagedCheckpoint(
                 f"checkpoint {step} in {self._manager.directory} cannot be read (its "
-                f"metadata lacks {', '.join(missing)})"
-            )
-        return metadata
+                f"metadata: {error})"
+            ) from error
 
     def _read(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
         try:

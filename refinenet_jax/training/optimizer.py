@@ -6,6 +6,8 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from refinenet_jax.models.leaves import is_of_backbone, is_of_norm
+
 
 def schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
     """Learning rate at each step, counted from 0.
@@ -62,8 +64,8 @@ def build_optimizer(
 
 
 def _is_backbone(params: nnx.State) -> Any:
-    return nnx.map_state(lambda path, _: path[0] == "backbones", params)
+    return nnx.map_state(lambda path, _: is_of_backbone(path), params)
 
 
 def _is_norm(params: nnx.State) -> Any:
-    return nnx.map_state(lambda path, _: path[-2] == "norm", params)
+    return nnx.map_state(lambda path, _: is_of_norm(path), params)

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from refinenet_jax.models.build import SegmentationNetwork, split_network
+from refinenet_jax.models import RefineNet
+from refinenet_jax.models.leaves import split_network
 
 
 @jax.tree_util.register_dataclass
@@ -33,7 +34,7 @@ class TrainState:
 
 
 def create_state(
-    network: SegmentationNetwork, optimizer: optax.GradientTransformation, seed: int
+    network: RefineNet, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """The state of step 0; may be traced, so that arrays are made where they live."""
     _, params, batch_stats = split_network(network)

@@ -9,8 +9,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from refinenet_jax.models.build import SegmentationNetwork, normalize, split_network
-from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models import FeatureMap, RefineNet, in_training
+from refinenet_jax.models.leaves import split_network
 from refinenet_jax.sharding import replicated, split_batch
 from refinenet_jax.training.losses import cross_entropy
 from refinenet_jax.training.state import TrainState
@@ -19,12 +19,10 @@ Metrics = dict[str, jax.Array]
 
 
 def build_train_step(
-    network: SegmentationNetwork,
+    network: RefineNet,
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
     config: ConfigDict,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     mesh: Mesh,
 ) -> jax.stages.Wrapped:
     """Compiles, on first use, one step of gradient descent.
@@ -35,21 +33,19 @@ def build_train_step(
     Losses and BatchNorm statistics are those of the global batch.
 
     network: only its structure is used; it may be abstract.
-    mean, std: RGB in 0..255, of the normalised image.
     """
     frozen = config.model.batch_norm != "trained"
-    view = nnx.view(network, deterministic=False, use_running_average=frozen)
-    graph, _, _ = split_network(view)
+    structure, _, _ = split_network(in_training(network, frozen_statistics=frozen))
 
     def loss_of(
         params: nnx.State, state: TrainState, batch: dict[str, jax.Array]
     ) -> tuple[jax.Array, nnx.State]:
         """Loss float32 [] of a batch, and the BatchNorm statistics it leaves."""
-        network = nnx.merge(graph, params, state.batch_stats, copy=True)
-        image = normalize(batch["image"], mean, std)
+        network = structure.merge(params, state.batch_stats)
+        images = FeatureMap(network.normalize(batch["image"]))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         rngs = nnx.Rngs(dropout=key)
-        logits = network.outputs(FeatureMap(image), rngs=rngs).values
+        logits = network.forward(images, with_void=True, rngs=rngs).values
         loss = cross_entropy(logits, batch["label"], config.loss.resolution)
         return loss, nnx.state(network, nnx.BatchStat)
 

