@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
 __all__ = ["Segmenter"]
 
 if TYPE_CHECKING:

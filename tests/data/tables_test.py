@@ -1,10 +1,9 @@
 """Tables of the data sets against lists that were collected apart from them."""
 
-import json
-
 import pytest
 
 from refinenet_jax.data.class_table import read_class_table, read_table
+from tests.references import dataset_facts
 
 # name -> number of classes, the first and the last, the published sizes of splits.
 TABLES = {
@@ -69,15 +68,6 @@ def test_colours_of_coco_stuff_follow_labels_txt(name, offset):
             assert table.palette[class_id] == voc_colour(raw + offset)
 
 
-@pytest.fixture
-def reference(shared_dir):
-    def read(name):
-        path = shared_dir / "reference" / "datasets" / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    return read
-
-
 @pytest.mark.parametrize(
     ("name", "reference_name"),
     [
@@ -91,8 +81,8 @@ def reference(shared_dir):
         ("coco_stuff_164k", "coco_stuff_164k"),
     ],
 )
-def test_names_colours_and_sizes(reference, name, reference_name):
-    table, expected = read_class_table(name), reference(reference_name)
+def test_names_colours_and_sizes(name, reference_name):
+    table, expected = read_class_table(name), dataset_facts(reference_name)
     assert list(table.class_names) == expected["classes"]
     if not name.startswith("coco_stuff"):  # whose authors publish no colours
         assert [list(colour) for colour in table.palette] == expected["palette"]
@@ -105,9 +95,9 @@ def as_classes(mapping, shift):
     return {int(raw): mapped - shift for raw, mapped in mapping.items()}
 
 
-def test_label_values(reference):
+def test_label_values():
     def listed(name, key):
-        return reference(name)["label_mapping"][key]
+        return dataset_facts(name)["label_mapping"][key]
 
     context = read_class_table("pascal_context").raw_to_class
     named = as_classes(listed("pascal_context", "raw459_to_official60"), 0)
@@ -123,6 +113,6 @@ def test_label_values(reference):
     assert read_class_table("coco_stuff_164k").raw_to_class == large | {255: 255}
 
 
-def test_the_numbers_of_nyudv2(reference):
+def test_the_numbers_of_nyudv2():
     numbers = read_table("nyudv2")["split_numbers"]
-    assert numbers == reference("nyudv2_40")["split_indices_1based"]
+    assert numbers == dataset_facts("nyudv2_40")["split_indices_1based"]

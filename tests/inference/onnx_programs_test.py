@@ -18,8 +18,8 @@ from tests.architectures import architecture
 
 needs_onnx = pytest.mark.skipif(
     not all(importlib.util.find_spec(x) for x in ("jax2onnx", "onnxruntime")),
-    reason="needs jax2onnx and onnxruntime: pip install onnx onnx-ir onnxruntime, "
-    "and then pip install --no-deps jax2onnx==0.17.1",
+    reason="needs pip install 'refinenet_jax[onnx]', and then "
+    "pip install --no-deps jax2onnx==0.17.1",
 )
 SIZE = (32, 48)
 

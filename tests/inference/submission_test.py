@@ -11,7 +11,7 @@ from refinenet_jax.data.images import read_image
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import archives, draw
 from refinenet_jax.inference.submission import Classes, Submission
-from tests.data.conftest import REAL_DATA
+from tests.references import PICTURES
 
 # Of each server: images' names, ids, size, the archive's ending, where the maps lie.
 SERVERS = {
@@ -197,9 +197,8 @@ def test_the_same_predictions_make_the_same_bytes(split):
     assert len(list(split.predictions.iterdir())) == 3
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason=f"no real samples in {REAL_DATA}")
 def test_real_labels_of_voc_come_back(tmp_path):
-    root = REAL_DATA / "voc_sample" / "VOCdevkit" / "VOC2012"
+    root = PICTURES / "voc2012" / "VOCdevkit" / "VOC2012"
     names = (root / "ImageSets/Segmentation/val.txt").read_text().split()
     images = [root / "JPEGImages" / f"{name}.jpg" for name in names]
     truths = {}

@@ -1,6 +1,3 @@
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +19,7 @@ from refinenet_jax.models.build import (
 from refinenet_jax.models.layers import BatchNorm, Conv, ConvNorm, FeatureMap
 from refinenet_jax.weights.mapping import export_weights
 from tests.architectures import abstract_network, architecture, in_inference
+from tests.references import weight_keys
 from tests.torch_reference import ResNet, TorchvisionMobileNetV2, reference
 
 # With 21 classes. resnet101 is the number that the PyTorch port states; the other
@@ -75,9 +73,8 @@ def reference_shapes(network: torch.nn.Module) -> Shapes:
     return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
 
 
-def listed_shapes(shared_dir: Path, name: str) -> Shapes:
-    text = (shared_dir / "reference" / "weight_keys" / name).read_text()
-    return {key: tuple(shape) for key, shape in json.loads(text).items()}
+def listed_shapes(name: str) -> Shapes:
+    return {key: tuple(shape) for key, shape in weight_keys(name).items()}
 
 
 def test_every_variant_has_its_number():
@@ -110,25 +107,22 @@ def test_names_shapes_and_number_of_parameters_are_those_of_the_reference(
         ("drsleep_rflw101", lambda: reference("light_resnet101")),
         ("drsleep_rflw152", lambda: reference("light_resnet152")),
         ("drsleep_mbv2", lambda: reference("light_mobilenet_v2")),
-        ("tv_resnet50", lambda: ResNet(50, with_head=True)),
-        ("tv_resnet101", lambda: ResNet(101, with_head=True)),
-        ("tv_resnet152", lambda: ResNet(152, with_head=True)),
-        ("timm_resnet50", lambda: ResNet(50, with_head=True)),
-        ("timm_resnet101", lambda: ResNet(101, with_head=True)),
-        ("timm_resnet152", lambda: ResNet(152, with_head=True)),
-        ("tv_mobilenet_v2", TorchvisionMobileNetV2),
+        ("resnet50", lambda: ResNet(50, with_head=True)),
+        ("resnet101", lambda: ResNet(101, with_head=True)),
+        ("resnet152", lambda: ResNet(152, with_head=True)),
+        ("torchvision_mobilenet_v2", TorchvisionMobileNetV2),
     ],
 )
-def test_reference_has_the_released_names_and_shapes(name, make_network, shared_dir):
+def test_reference_has_the_released_names_and_shapes(name, make_network):
     with torch.device("meta"):
         shapes = reference_shapes(make_network())
-    assert shapes == listed_shapes(shared_dir, f"keys_{name}.json")
+    assert shapes == listed_shapes(name)
 
 
-def test_timm_has_the_shapes_of_torchvision_in_the_same_order(shared_dir):
+def test_timm_has_the_shapes_of_torchvision_in_the_same_order():
     with torch.device("meta"):
         shapes = reference_shapes(TorchvisionMobileNetV2())
-    listed = listed_shapes(shared_dir, "keys_timm_mobilenetv2_100.json")
+    listed = listed_shapes("timm_mobilenetv2_100")
     assert list(listed.values()) == list(shapes.values())
 
 

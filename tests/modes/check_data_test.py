@@ -17,6 +17,7 @@ from refinenet_jax.modes import check_data
 from tests import own_folder
 from tests.modes.folders import CASES, GOOD, LISTED, damage, narrow
 from tests.own_folder import border, grey, write_folder
+from tests.references import PICTURES
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -135,13 +136,11 @@ def test_shapes_are_healthy(tmp_path, capsys):
     assert report["splits"]["train"]["images"] == 400
 
 
-@pytest.mark.parametrize(
-    "name, folder", [("camvid", "camvid"), ("voc2012", "voc_sample")]
-)
-def test_real_data_are_healthy(name, folder, shared_dir, tmp_path):
+@pytest.mark.parametrize("name", ["camvid", "voc2012"])
+def test_real_data_are_healthy(name, tmp_path):
     config = default()
     config.data.name = name
-    config.data.manual_dir = str(shared_dir / "data" / folder)
+    config.data.manual_dir = str(PICTURES / name)
     start = time.monotonic()
     check_data.refuse_errors(config)
     assert time.monotonic() - start < 20
@@ -149,10 +148,10 @@ def test_real_data_are_healthy(name, folder, shared_dir, tmp_path):
     assert not refused and not codes(report, "error", "warning")
 
 
-def test_splits_that_are_unions(shared_dir, tmp_path):
+def test_splits_that_are_unions(tmp_path):
     config = default()
     config.data.name = "voc2012"
-    config.data.manual_dir = str(shared_dir / "data/voc_sample")
+    config.data.manual_dir = str(PICTURES / "voc2012")
     config.data.train_split = "trainval"
     _, report = check(config, tmp_path / "run")
     assert report["splits"]["trainval"]["images"] == 4

@@ -28,8 +28,8 @@ from tests.random_network import random_light_resnet18
 HEIGHT, WIDTH = 64, 96
 needs_onnx = pytest.mark.skipif(
     not all(importlib.util.find_spec(x) for x in ("jax2onnx", "onnxruntime")),
-    reason="needs jax2onnx and onnxruntime: pip install onnx onnx-ir onnxruntime, "
-    "and then pip install --no-deps jax2onnx==0.17.1",
+    reason="needs pip install 'refinenet_jax[onnx]', and then "
+    "pip install --no-deps jax2onnx==0.17.1",
 )
 # Loads a file with one package and none of ours: FILE IMAGES CLASSES as arguments.
 ALONE = """
@@ -261,7 +261,9 @@ def test_bad_settings_are_refused_by_name(field, value):
 def test_missing_packages_are_named_with_the_commands(config, workdir, monkeypatch):
     config.export.formats = ("stablehlo", "onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match="needs onnx: pip install onnx .* --no-deps"):
+    with pytest.raises(
+        UserError, match=r"needs onnx: pip install .*\[onnx\]'.* --no-deps"
+    ):
         export.run(config, workdir, [])
     assert not (workdir / "export").exists()
 

@@ -13,6 +13,7 @@ from refinenet_jax.models.layers import FeatureMap
 from refinenet_jax.weights.mapping import import_weights
 from refinenet_jax.weights.torch import locate, read
 from tests.architectures import abstract_network, architecture, in_inference
+from tests.references import photographs
 
 torch = pytest.importorskip("torch", reason="the weights are in a .pth file")
 
@@ -79,10 +80,8 @@ def ours(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def photographs(shared_dir):
-    paths = sorted((shared_dir / "data" / "images").rglob("*.[jp][pn]g"))
-    assert len(paths) == 56
-    return [read_image(path) for path in paths]
+def pictures():
+    return [read_image(path) for path in photographs()]
 
 
 def central_square(image, length=224):
@@ -100,21 +99,20 @@ def assert_close(found, expected):
     np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
 
 
-def test_imagenet_logits_of_every_photograph_equal_torch(ours, theirs, photographs):
-    images = np.stack([central_square(image) for image in photographs])
+def test_imagenet_logits_of_every_photograph_equal_torch(ours, theirs, pictures):
+    images = np.stack([central_square(image) for image in pictures])
     expected = theirs(images)
     found = ours(images, [[224, 224]] * len(images))
     assert_close(found, expected)
     # They show many things.
-    assert len(set(found.argmax(-1).tolist())) > 20
+    assert len(set(found.argmax(-1).tolist())) > 10
 
 
 @pytest.mark.slow
-def test_logits_at_their_own_odd_sizes_equal_torch(ours, theirs, photographs):
-    small = [image for image in photographs if max(image.shape[:2]) <= 512]
-    odd = [image for image in small if 1 in (np.array(image.shape[:2]) % 2)]
+def test_logits_at_their_own_odd_sizes_equal_torch(ours, theirs, pictures):
+    odd = [image for image in pictures if 1 in (np.array(image.shape[:2]) % 2)]
     assert len(odd) >= 8
-    batch = np.zeros((8, 512, 512, 3), np.uint8)
+    batch = np.zeros((8, 260, 260, 3), np.uint8)
     sizes = np.ones((8, 2), np.int32)
     for index, image in enumerate(odd[:8]):
         batch[index, : image.shape[0], : image.shape[1]] = image

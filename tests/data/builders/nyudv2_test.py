@@ -12,6 +12,7 @@ from refinenet_jax.data.class_table import read_class_table, read_table
 from refinenet_jax.errors import UserError
 from tests.data import ask, layouts
 from tests.data.preparing import download_from, prepared_labels, refusal
+from tests.references import PICTURES
 
 FILE = "nyu_depth_v2_labeled.mat"
 NUMBERS = read_table("nyudv2")["split_numbers"]
@@ -95,18 +96,16 @@ def test_without_h5py(tmp_path, monkeypatch):
     assert "is an HDF5 file: pip install 'refinenet_jax[hdf5]'" in message
 
 
-def test_real_sample(real_data, tmp_path):
+def test_real_sample(tmp_path):
     """Real pictures and labels, the latter as any value that means their class."""
     to_class = read_class_table("nyudv2").raw_to_class
     raw_of = np.zeros(256, np.uint16)
     for raw, class_id in to_class.items():
         raw_of[class_id] = raw
-    names = sorted((real_data / "nyud_sample" / "labels").iterdir())
-    given = [np.array(PIL.Image.open(path)) for path in names]
-    pixels = [
-        images.read_image(real_data / "nyud_sample" / "images" / path.name)
-        for path in names
-    ]
+    sample = PICTURES / "nyudv2"
+    names = sorted(path.stem for path in (sample / "labels").iterdir())
+    given = [np.array(PIL.Image.open(sample / f"labels/{name}.png")) for name in names]
+    pixels = [images.read_image(sample / f"images/{name}.jpg") for name in names]
     layouts.write_nyudv2(tmp_path, raw_of[np.stack(given)], np.stack(pixels))
     builder = NyuDv2(ask.request("nyudv2", data_dir=tmp_path, manual_dir=tmp_path))
     for index, label in enumerate(given):

@@ -5,6 +5,7 @@ import PIL.Image
 
 from tests.data import layouts
 from tests.data.preparing import assert_became, prepared_labels, refusal
+from tests.references import PICTURES
 
 TO_CLASS = {raw: raw for raw in range(7)}
 ROOT = "pascal_person_part"
@@ -76,8 +77,8 @@ def test_a_missing_list(tmp_path):
     assert str(path) in message
 
 
-def test_real_sample(real_data, tmp_path):
-    sample = real_data / "person_part_sample"
+def test_real_sample(tmp_path):
+    sample = PICTURES / "person_part"
     names = sorted(path.stem for path in (sample / "labels").iterdir())
     splits = {"train": names[:2], "val": names[2:]}
     for split, members in splits.items():

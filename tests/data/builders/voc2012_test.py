@@ -6,6 +6,7 @@ import pytest
 from refinenet_jax.data import images
 from refinenet_jax.errors import UserError
 from tests.data import ask
+from tests.references import PICTURES
 
 TRAIN = ["2007_000032", "2007_000039", "2007_000063"]
 VAL = ["2007_000033", "2007_000042"]
@@ -108,8 +109,8 @@ def test_a_damaged_mat_is_named(tmp_path, writer):
         open_split(tmp_path / "voc", tmp_path / "tfds", "train_aug")
 
 
-def test_real_sample(real_data, tmp_path):
-    folder = real_data / "voc_sample"
+def test_real_sample(tmp_path):
+    folder = PICTURES / "voc2012"
     voc = folder / "VOCdevkit" / "VOC2012"
     for split in ("train", "val"):
         source = open_split(folder, tmp_path, split)
