@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from flax import nnx
+from refinenet_jax.models.build import VARIANTS, build
 
 from refinenet_jax.config import default
 from refinenet_jax.models.architecture import Architecture
-from refinenet_jax.models.build import VARIANTS, build
 from refinenet_jax.sharding import global_mesh, replicated, to_devices
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 from refinenet_jax.training.state import TrainState, create_state

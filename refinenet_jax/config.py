@@ -18,7 +18,7 @@ def default() -> ConfigDict:
     config.init_classifier = True  # False: its classifier is not taken
 
     config.model = model = ConfigDict()
-    model.variant = "light_resnet18"  # the network, see models/build.py
+    model.variant = "light_resnet18"  # the network, see models/backbones.py
     model.num_classes = 6  # as many as the data set has; 0: count them
     model.void_output = (
         False  # one output more, for void; the authors' networks have it

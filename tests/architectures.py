@@ -1,6 +1,5 @@
 """Networks by their description, weights by their PyTorch names; needs no torch."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -10,38 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from refinenet_jax import config
-from refinenet_jax.models.architecture import Architecture
-from refinenet_jax.models.build import (
-    RefineNet,
-    build,
-    named_leaves,
-    replace_leaves,
-)
+from refinenet_jax import models
+from refinenet_jax.models import Architecture, RefineNet
+from refinenet_jax.models.leaves import named_leaves, replace_leaves, weights_of
 from refinenet_jax.weights.mapping import import_weights
 
 
 def architecture(variant: str, num_classes: int = 21, **changes: Any) -> Architecture:
-    """The default configuration's network but for the given fields."""
-    model = config.default().model
-    names = [field.name for field in dataclasses.fields(Architecture)]
-    given = {"variant": variant, "num_classes": num_classes, **changes}
-    return Architecture(**{**{name: model[name] for name in names}, **given})
+    """A network for VOC's classes, the default but for the given fields."""
+    return Architecture(variant, num_classes, **changes)
 
 
-class _OneKey:
-    """Stands for nnx.Rngs, which takes most of the time that a trace of `build` takes."""
-
-    @staticmethod
-    def params() -> jax.Array:
-        return jax.random.key(0)
-
-
-def abstract_network(
-    description: Architecture, dtype: str = "float32"
-) -> RefineNet:
+def abstract_network(description: Architecture, dtype: str = "float32") -> RefineNet:
     """The network in training mode, with shapes in place of weights."""
-    return nnx.eval_shape(lambda: build(description, dtype=dtype, rngs=_OneKey()))
+    return models.abstract_network(description, dtype)
 
 
 def set_weights(
@@ -57,7 +38,7 @@ def set_weights(
     Raises:
         UserError: lists every tensor without a place and every leaf without a tensor.
     """
-    state = nnx.state(network)
+    state = weights_of(network)
     imported = import_weights(
         tensors,
         {name: leaf.shape for name, leaf in named_leaves(state).items()},
@@ -70,11 +51,6 @@ def set_weights(
         name: jnp.array(array, copy=True) for name, array in imported.arrays.items()
     }
     nnx.update(network, replace_leaves(state, arrays))
-
-
-def in_inference(module: nnx.Module) -> nnx.Module:
-    """The same module without dropout and with its own statistics."""
-    return nnx.view(module, deterministic=True, use_running_average=True)
 
 
 def compiled(module: nnx.Module, *inputs: Any) -> Any:

@@ -3,11 +3,11 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from refinenet_jax.models.build import VARIANTS
 
 from refinenet_jax import config as config_lib
 from refinenet_jax import config_check
 from refinenet_jax.errors import UserError
-from refinenet_jax.models.build import VARIANTS
 from tests.data import ask
 
 REPOSITORY = Path(__file__).parent.parent

@@ -18,7 +18,6 @@ from flax import nnx
 from PIL import Image
 
 from refinenet_jax import Segmenter
-from refinenet_jax.models.build import normalize
 from refinenet_jax.weights.torch import write_safetensors
 from tests.weights.networks import checkpoint_of
 
@@ -210,8 +209,7 @@ def test_predict_mode_and_segmenter_agree(trained, run, tmp_path):
 def test_the_model_of_a_segmenter_gives_logits_in_inference_mode(trained):
     segmenter = Segmenter.from_checkpoint(trained)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3)).astype(np.uint8)
-    mean, std = segmenter.metadata["mean"], segmenter.metadata["std"]
-    x = normalize(pixels, mean, std)
+    x = segmenter.model.normalize(pixels)
     logits = nnx.jit(lambda model, x: model(x))(segmenter.model, x)
     assert logits.shape == (1, 16, 24, 6)
     assert logits.dtype == np.float32
@@ -262,7 +260,7 @@ def test_exported_and_converted_weights_are_the_same_network(trained, run, tmp_p
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert f"SHA-256 {digest[:12]}" in " ".join(out.split())
     original, copy = map(Segmenter.from_checkpoint, (trained, converted))
-    assert copy.metadata["weights"] == {
+    assert copy.metadata.weights == {
         "file": str(file),
         "sha256": digest,
         "source": "RefineNet of the PyTorch ports",

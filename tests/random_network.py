@@ -1,10 +1,9 @@
 """A small network with random weights, compiled at once instead of layer by layer."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from refinenet_jax.models.build import RefineNet, build
+from refinenet_jax.models import RefineNet
 from tests.architectures import architecture
 
 
@@ -12,9 +11,8 @@ def random_light_resnet18(num_classes: int, seed: int) -> RefineNet:
     """In training mode, like any new network."""
 
     def create() -> RefineNet:
-        return build(
+        return RefineNet(
             architecture("light_resnet18", num_classes),
-            dtype=jnp.float32,
             rngs=nnx.Rngs(params=jax.random.key(seed, impl="rbg")),
         )
 

@@ -14,14 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from refinenet_jax.models.architecture import Architecture
-from refinenet_jax.models.build import RefineNet
-from tests.architectures import (
-    abstract_network,
-    architecture,
-    in_inference,
-    set_weights,
-)
+from refinenet_jax import models
+from refinenet_jax.models import Architecture, in_inference
+from tests.architectures import abstract_network, architecture, set_weights
 
 # On cores that others use too, threads that wait for each other take ten times as long
 # as one.
@@ -778,7 +773,7 @@ def _take_statistics(part: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
 
 
 def copy_to_network(
-    state_dict: Mapping[str, torch.Tensor], network: RefineNet, variant: str
+    state_dict: Mapping[str, torch.Tensor], network: models.RefineNet, variant: str
 ) -> None:
     """Fills our network, or its backbones alone, from a torch state_dict."""
     tensors = {key: tensor.detach().numpy() for key, tensor in state_dict.items()}
@@ -787,7 +782,7 @@ def copy_to_network(
 
 def reference_and_ours(
     variant: str, dtype: str = "float32", **changes: Any
-) -> tuple[RefineNet, RefineNet]:
+) -> tuple[RefineNet, models.RefineNet]:
     """A filled reference and our network with its weights, both for inference."""
     network = reference(variant, **changes)
     fill(network, seed=0)

@@ -7,7 +7,7 @@ from refinenet_jax.inference.boundary import NUM_BANDS, count_boundaries
 from refinenet_jax.inference.metrics import class_counts
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN
-from refinenet_jax.models.build import split_network
+from refinenet_jax.models.leaves import split_network
 from tests.inference.stand_in import StandIn, random_examples
 from tests.random_network import random_light_resnet18
 

@@ -13,7 +13,7 @@ from refinenet_jax.inference.onnx_programs import (
     to_onnx,
 )
 from refinenet_jax.inference.programs import whole_program
-from refinenet_jax.models.build import build
+from refinenet_jax.models import RefineNet
 from tests.architectures import architecture
 
 needs_onnx = pytest.mark.skipif(
@@ -93,11 +93,11 @@ def test_every_network_in_onnx(variant, changes, tmp_path):
     def create():
         key = jax.random.key(0, impl="rbg")
         described = architecture(variant, **changes)
-        return build(described, dtype=jnp.float32, rngs=nnx.Rngs(params=key))
+        return RefineNet(described, rngs=nnx.Rngs(params=key))
 
     graph, _ = nnx.split(nnx.eval_shape(create))
     network = nnx.merge(graph, jax.jit(lambda: nnx.split(create())[1])())
-    program = whole_program(network, mean=(120.0,) * 3, std=(60.0,) * 3)
+    program = whole_program(network)
     path = tmp_path / "network.onnx"
     path.write_bytes(to_onnx(program, SIZE, {}))
     images = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), np.uint8)

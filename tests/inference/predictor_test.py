@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN
-from refinenet_jax.models.build import normalize, split_network
+from refinenet_jax.models import in_inference
+from refinenet_jax.models.leaves import split_network
 from refinenet_jax.segmenter import Segmenter
 from tests.random_network import random_light_resnet18
 
-MEAN, STD = (120.0, 110.0, 100.0), (60.0, 55.0, 50.0)
 NUM_CLASSES = 4
 
 
 @pytest.fixture(scope="module")
 def network():
-    network = random_light_resnet18(NUM_CLASSES, seed=3)
-    return nnx.view(network, deterministic=True, use_running_average=True)
+    return in_inference(random_light_resnet18(NUM_CLASSES, seed=3))
 
 
 BUCKETS = Buckets((), 64)
@@ -27,8 +27,6 @@ BUCKETS = Buckets((), 64)
 def predictor_for(network, batch_size, devices, buckets=BUCKETS, protocol=PLAIN):
     predictor = Predictor(
         network,
-        mean=MEAN,
-        std=STD,
         batch_size=batch_size,
         buckets=buckets,
         protocol=protocol,
@@ -52,7 +50,7 @@ def test_padded_images_give_what_they_give_alone(network):
     assert together.compilations == 1
     forward = nnx.jit(network)
     for image, shares in zip(images, found, strict=True):
-        logits = forward(normalize(image[None], MEAN, STD))
+        logits = forward(network.normalize(image[None]))
         # Enlarging by half-pixel bilinear is checked against torch in layers_test.
         height, width = image.shape[:2]
         alone = jax.image.resize(logits, (1, height, width, NUM_CLASSES), "bilinear")
@@ -110,9 +108,12 @@ def test_protocols_with_a_network(network, changes):
 
 @pytest.mark.slow  # compiles two programs
 def test_a_batch_of_mixed_sizes(network):
-    names = [f"class {index}" for index in range(NUM_CLASSES)]
-    metadata = {"class_names": names, "palette": [[0, 0, 0]] * NUM_CLASSES}
-    metadata |= {"mean": MEAN, "std": STD, "size_multiple": 64}
+    metadata = Metadata(
+        network.architecture,
+        tuple(f"class {index}" for index in range(NUM_CLASSES)),
+        ((0, 0, 0),) * NUM_CLASSES,
+        size_multiple=64,
+    )
     segmenter = Segmenter(network, metadata, batch_size=2)
     images = pictures((50, 61), (65, 10), (33, 40), (64, 64), (1, 1))
     labels = segmenter.predict_batch(images)

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import re
 
 import pytest
 
@@ -13,12 +15,38 @@ def test_comes_back_from_json():
     assert Architecture.from_json(values) == described
 
 
-def test_missing_and_unknown_fields_are_named():
-    values = architecture("resnet50").to_json()
-    del values["cascade"]
-    values["cascades"] = 4
-    with pytest.raises(UserError, match="cascade, cascades"):
-        Architecture.from_json(values)
+def test_a_missing_field_has_its_default_and_an_unknown_one_is_named():
+    assert Architecture.from_json(
+        {"variant": "light_resnet50", "num_classes": 7}
+    ) == Architecture("light_resnet50", 7)
+    with pytest.raises(UserError, match="later version: cascades is unknown"):
+        Architecture.from_json({**architecture("resnet50").to_json(), "cascades": 4})
+
+
+def test_normalisation_is_the_backbones_own_unless_given():
+    assert Architecture("resnet50_caffe", 21).mean == (128.0,) * 3
+    assert Architecture("light_efficientnet_lite0", 21).std == (128.0,) * 3
+    described = Architecture("resnet50", 21, mean=[5.0], std=[2.0])
+    assert (described.mean, described.std, described.channels) == ((5.0,), (2.0,), 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"variant": "resnet5"},
+            "variant='resnet5' is unknown, did you mean 'resnet50'",
+        ),
+        ({"cascade": "4"}, "cascade='4' is unknown; known: single, 2_cascaded"),
+        ({"pooling": "max"}, "pooling='max' is unknown; known: original, improved"),
+        ({"fusion_resize": "nearest"}, "known: align_corners, bicubic"),
+        ({"num_classes": 0}, "num_classes=0 must be 1 or more"),
+        ({"mean": (1.0,)}, "mean has 1 channels and std 3"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        Architecture(**{"variant": "resnet50", "num_classes": 21, **changes})
 
 
 def test_void_is_one_output_more():
@@ -27,12 +55,12 @@ def test_void_is_one_output_more():
 
 
 class TestCheckSameNetwork:
-    WANTED = architecture("resnet50", 21).to_json()
+    WANTED = architecture("resnet50", 21)
 
     def check(self, *, with_classifier=True, **changes):
         check_same_network(
             "file",
-            {**self.WANTED, **changes},
+            dataclasses.replace(self.WANTED, **changes),
             self.WANTED,
             with_classifier=with_classifier,
         )

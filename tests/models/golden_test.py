@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from refinenet_jax.models.build import RefineNet, named_leaves
+from refinenet_jax.models import RefineNet, in_inference
+from refinenet_jax.models.leaves import named_leaves
 from refinenet_jax.weights.mapping import export_weights
-from tests.architectures import (
-    abstract_network,
-    architecture,
-    compiled,
-    in_inference,
-    set_weights,
-)
+from tests.architectures import abstract_network, architecture, compiled, set_weights
 from tests.golden.weights import NUM_CLASSES, VARIANTS, picture, weights
 
 FOLDER = Path(__file__).parent.parent / "golden"

@@ -6,8 +6,7 @@ from flax import nnx
 
 torch = pytest.importorskip("torch", reason="the networks are compared with torch's")
 
-from refinenet_jax.models.build import RefineNet
-from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models import FeatureMap, RefineNet, in_training
 from tests.architectures import compiled
 from tests.models.buckets import assert_equal_inside, bucketed
 from tests.torch_reference import pictures, reference_and_ours, to_nhwc
@@ -34,7 +33,7 @@ def test_a_padded_picture_gives_what_torch_gives_for_it_alone(variant, input_sca
     @jax.jit
     def score(state: nnx.State, image: FeatureMap) -> FeatureMap:
         traces.append(image.values.shape)
-        return nnx.merge(graph, state).score(image)
+        return nnx.merge(graph, state).forward(image)
 
     # Odd and even lengths side by side: they have other borders in EfficientNet.
     for sizes in ([(96, 65), (41, 131)], [(77, 98), (96, 131)]):
@@ -53,8 +52,8 @@ def test_frozen_statistics_keep_every_bit_in_training():
 
     @nnx.jit
     def train(network: RefineNet, image: jax.Array, rngs: nnx.Rngs):
-        view = nnx.view(network, deterministic=False, use_running_average=True)
-        return view.outputs(FeatureMap(image), rngs=rngs).values
+        view = in_training(network, frozen_statistics=True)
+        return view.forward(FeatureMap(image), rngs=rngs).values
 
     train(network, jnp.zeros((2, 33, 50, 3)), nnx.Rngs(dropout=0))
     after = jax.tree.map(np.array, nnx.state(network, nnx.BatchStat))

@@ -16,7 +16,8 @@ from refinenet_jax.config import default
 from refinenet_jax.config_check import check
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import programs
-from refinenet_jax.models.build import normalize, split_network
+from refinenet_jax.models.leaves import split_network
+from refinenet_jax.models.resize import resize
 from refinenet_jax.modes import export
 from refinenet_jax.modes.start import describe
 from refinenet_jax.segmenter import Segmenter
@@ -188,9 +189,11 @@ def test_a_wrong_program_is_not_kept(config, workdir, folder, monkeypatch):
     file = workdir / "export" / "network.stablehlo"
     file.parent.mkdir()
     file.write_bytes(b"from before")
-    monkeypatch.setattr(
-        programs, "normalize", lambda image, mean, std: normalize(image, std, std)
-    )
+
+    def negated(logits, *arguments):
+        return resize(logits.with_values(-logits.values), *arguments)
+
+    monkeypatch.setattr(programs, "resize", negated)
     with pytest.raises(UserError, match="as stablehlo, .* is not kept") as error:
         export.run(config, workdir, [str(folder)])
     assert "\n" not in str(error.value)

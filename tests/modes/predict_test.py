@@ -14,6 +14,7 @@ from PIL import Image
 
 from refinenet_jax import config as config_lib
 from refinenet_jax import config_check
+from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.errors import UserError
 from refinenet_jax.modes import predict
@@ -273,15 +274,12 @@ def network_of(num_classes):
     state = jax.tree.map(
         lambda leaf: jnp.asarray(rng.uniform(0, 0.1, leaf.shape), leaf.dtype), state
     )
-    metadata = {
-        "architecture": description.to_json(),
-        "class_names": [f"class {i}" for i in range(num_classes)],
-        "palette": [[i, i, i] for i in range(num_classes)],
-        "mean": [120.0, 110.0, 100.0],
-        "std": [60.0, 55.0, 50.0],
-        "size_multiple": 32,
-        "step": 0,
-    }
+    metadata = Metadata(
+        description,
+        tuple(f"class {i}" for i in range(num_classes)),
+        tuple((i, i, i) for i in range(num_classes)),
+        size_multiple=32,
+    )
     return Segmenter(nnx.merge(graph, state), metadata)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -7,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.errors import UserError
+from refinenet_jax.models import Architecture
 from refinenet_jax.sharding import global_mesh, replicated
 from refinenet_jax.training.checkpoint import (
     Checkpoints,
@@ -16,8 +19,8 @@ from refinenet_jax.training.checkpoint import (
 )
 from refinenet_jax.training.state import TrainState, sha256
 
-ARCHITECTURE = {"variant": "light_resnet18", "num_classes": 6, "input_scales": [1.0]}
-METADATA = {"architecture": ARCHITECTURE, "optimizer": "sgd"}
+ARCHITECTURE = Architecture("light_resnet18", 6)
+METADATA = Metadata(ARCHITECTURE, ("a", "b"), ((0, 0, 0), (9, 9, 9)), optimizer="sgd")
 
 
 def a_state(value, step):
@@ -81,13 +84,15 @@ def test_keeps_the_latest_and_the_best(tmp_path):
     checkpoints = open_checkpoints(tmp_path)
     assert vars(checkpoints.best()) == {"step": 2, "mean_iou": 0.9}
     assert checkpoints.score(5) is None
-    assert load(tmp_path, "best")[0] == {**METADATA, "step": 2, "mean_iou": 0.9}
-    assert load(tmp_path, "latest")[0]["step"] == 6
+    assert load(tmp_path, "best")[0] == dataclasses.replace(
+        METADATA, step=2, mean_iou=0.9
+    )
+    assert load(tmp_path, "latest")[0].step == 6
 
 
 def load(workdir, which):
     def shapes_of(metadata):
-        assert metadata["architecture"] == ARCHITECTURE
+        assert metadata.architecture == ARCHITECTURE
         state = a_state(0.0, 0)
         return state.params, state.batch_stats
 
@@ -100,7 +105,7 @@ def test_reads_the_network_alone(tmp_path):
     shutil.rmtree(tmp_path / "checkpoints" / "1" / "training")
     shutil.rmtree(tmp_path / "checkpoints" / "1" / "data")
     metadata, params, batch_stats = load(tmp_path, "best")
-    assert metadata["step"] == 1
+    assert metadata.step == 1
     assert np.array_equal(params["backbones"]["w"], np.full((5, 3), 1.0))
     assert np.array_equal(batch_stats["mean"], np.full(3, -1.0))
 
@@ -110,7 +115,7 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_newest_to_predict_with(
 ):
     save(tmp_path, [0.9, None, None])
     damage(tmp_path, 1)
-    assert load(tmp_path, "best")[0]["step"] == 3
+    assert load(tmp_path, "best")[0].step == 3
     assert "checkpoint 1" in capsys.readouterr().out
     for step in (2, 3):
         damage(tmp_path, step)
@@ -159,14 +164,16 @@ def test_converted_weights_are_opened_but_not_trained_on(tmp_path):
     weights = {"file": "a.pth", "sha256": "0" * 64, "source": "somewhere"}
     checkpoints = Checkpoints(tmp_path, keep_latest=1)
     checkpoints.save_network(
-        state.params, state.batch_stats, {**METADATA, "weights": weights}
+        state.params,
+        state.batch_stats,
+        dataclasses.replace(METADATA, weights=weights),
     )
     with pytest.raises(UserError, match="already holds checkpoints"):
         checkpoints.save_network(state.params, state.batch_stats, METADATA)
     checkpoints.close()
     metadata, params, _ = load(tmp_path, "best")
-    assert (metadata["step"], metadata["mean_iou"]) == (0, None)
-    assert metadata["weights"] == weights
+    assert (metadata.step, metadata.mean_iou) == (0, None)
+    assert metadata.weights == weights
     assert np.array_equal(params["backbones"]["w"], np.full((5, 3), 4.0))
     with pytest.raises(UserError, match=f"--config.init_from={tmp_path}"):
         restore(tmp_path)
@@ -185,15 +192,15 @@ def test_only_damaged_checkpoints(tmp_path):
     ("change", "message"),
     [
         (
-            {"architecture": {**ARCHITECTURE, "variant": "resnet50"}},
+            {"architecture": Architecture("resnet50", 6)},
             "with variant='light_resnet18', the config asks for variant='resnet50'",
         ),
         (
-            {"architecture": {**ARCHITECTURE, "num_classes": 21}},
+            {"architecture": Architecture("light_resnet18", 21)},
             "holds a network with num_classes=6, the config asks for num_classes=21",
         ),
         (
-            {"architecture": {**ARCHITECTURE, "input_scales": [1.2]}},
+            {"architecture": Architecture("light_resnet18", 6, input_scales=(1.2,))},
             "config asks for input_scales=",
         ),
         ({"optimizer": "adamw"}, "a run with sgd.*config.optimizer.name='adamw'"),
@@ -202,7 +209,7 @@ def test_only_damaged_checkpoints(tmp_path):
 def test_another_network_is_refused_with_both_named(tmp_path, change, message):
     save(tmp_path, [None])
     with pytest.raises(UserError, match=message):
-        restore(tmp_path, {**METADATA, **change})
+        restore(tmp_path, dataclasses.replace(METADATA, **change))
     assert (tmp_path / "checkpoints" / "1" / "network").is_dir()
 
 
@@ -217,7 +224,7 @@ def test_a_folder_that_is_no_workdir(tmp_path):
 def test_metadata_is_plain_json(tmp_path):
     save(tmp_path, [None])
     text = (tmp_path / "checkpoints/1/metadata/metadata").read_text()
-    assert json.loads(text)["architecture"] == ARCHITECTURE
+    assert Metadata.from_json(json.loads(text)).architecture == ARCHITECTURE
 
 
 def test_scores_are_known_while_a_save_is_still_under_way(tmp_path):

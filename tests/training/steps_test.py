@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from refinenet_jax.config import default
-from refinenet_jax.models.build import named_leaves
+from refinenet_jax.models.leaves import named_leaves
 from refinenet_jax.sharding import replicated, split_batch
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 from refinenet_jax.training.state import TrainState, create_state, sha256
@@ -65,7 +65,7 @@ def losses(network, config, mesh, count, **shape):
     """Trains `count` steps on `mesh`; the losses and the last state."""
     optimizer = an_optimizer(config)
     rate = schedule(config.optimizer, 100)
-    step = build_train_step(network, optimizer, rate, config, MEAN, STD, mesh)
+    step = build_train_step(network, optimizer, rate, config, mesh)
     state = jax.tree.map(jnp.copy, create_state(network, optimizer, config.seed))
     state = jax.device_put(state, replicated(mesh))
     found = []

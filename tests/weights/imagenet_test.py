@@ -8,11 +8,11 @@ import pytest
 from flax import nnx
 
 from refinenet_jax.data.images import read_image
-from refinenet_jax.models.build import named_leaves, normalize, replace_leaves
-from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models import FeatureMap, in_inference
+from refinenet_jax.models.leaves import named_leaves, replace_leaves
 from refinenet_jax.weights.mapping import import_weights
 from refinenet_jax.weights.torch import locate, read
-from tests.architectures import abstract_network, architecture, in_inference
+from tests.architectures import abstract_network, architecture
 from tests.references import photographs
 
 torch = pytest.importorskip("torch", reason="the weights are in a .pth file")
@@ -64,7 +64,7 @@ def ours(checkpoint):
 
     @jax.jit
     def classify(images, sizes):
-        features = FeatureMap(normalize(images, MEAN, STD), sizes)
+        features = FeatureMap(network.normalize(images), sizes)
         tap = nnx.merge(graph, state)(features)[-1]
         x = jnp.einsum(
             "bhwi,oi->bhwo", tap.values, left["_conv_head.weight"][..., 0, 0]

@@ -30,7 +30,7 @@ def refused(tensors, variant, **options):
     ("variant", "changes"),
     [
         ("light_resnet18", {}),
-        ("light_resnet34_caffe", {}),
+        ("light_resnet50_caffe", {}),
         ("light_mobilenet_v2", {}),
         ("light_efficientnet_lite0", {}),
         ("light_efficientnet_lite0", {"cascade": "single"}),
@@ -150,7 +150,7 @@ def test_another_depth_is_recognised(file, asked, message):
 def test_another_backbone_is_recognised():
     message = refused(checkpoint_of("light_mobilenet_v2"), "light_resnet50")
     assert "holds the MobileNet-v2 of Light-Weight RefineNet" in message
-    assert "mobilenet_v2 in its name" in message
+    assert "choose one of mobilenet_v2, light_mobilenet_v2" in message
 
 
 def test_no_known_network():

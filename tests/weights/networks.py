@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from flax import nnx
 
-from refinenet_jax.models.build import named_leaves
+from refinenet_jax.models.leaves import named_leaves
 from refinenet_jax.weights.mapping import export_weights
 from tests.architectures import abstract_network, architecture
 
