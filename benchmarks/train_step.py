@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from flax import nnx
+from refinenet_jax.models.build import VARIANTS, build
 
 from refinenet_jax.config import default
 from refinenet_jax.models.architecture import Architecture
-from refinenet_jax.models.build import VARIANTS, build
-from refinenet_jax.sharding import global_mesh, replicated, to_devices
+from refinenet_jax.sharding import global_layout, to_devices
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 from refinenet_jax.training.state import TrainState, create_state
 from refinenet_jax.training.steps import build_train_step
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     """Compiles, warms up, times and prints."""
     del argv
     config = default()
-    mesh = global_mesh()
+    layout = global_layout()
     optimizer = build_optimizer(
         config.optimizer, config.train.num_steps, freezes_norms=False
     )
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     def create() -> TrainState:
         return create_state(network(), optimizer, 0)
 
-    state = jax.jit(create, out_shardings=replicated(mesh))()
+    state = jax.jit(create, out_shardings=layout.state)()
     rng = np.random.default_rng(0)
     shape = (_BATCH_SIZE.value, _CROP_SIZE.value, _CROP_SIZE.value)
     batch = to_devices(
@@ -65,11 +65,11 @@ def main(argv: list[str]) -> None:
             "image": rng.integers(0, 256, (*shape, 3)).astype(np.uint8),
             "label": rng.integers(0, _NUM_CLASSES, shape).astype(np.uint8),
         },
-        mesh,
+        layout,
     )
     rate = schedule(config.optimizer, config.train.num_steps)
     step = build_train_step(
-        nnx.eval_shape(network), optimizer, rate, config, *_NORMALISATION, mesh
+        nnx.eval_shape(network), optimizer, rate, config, *_NORMALISATION, layout
     )
     start = time.perf_counter()
     compiled = step.lower(state, batch).compile()
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - start)
     median = statistics.median(times[1:])
-    print(f"device            {mesh.size} × {jax.devices()[0].device_kind}")
+    print(f"device            {layout.num_devices} × {jax.devices()[0].device_kind}")
     print(f"network           {_VARIANT.value}, {_DTYPE.value}")
     print(f"batch             {list(shape)}")
     print(f"compilation       {compile_seconds:.1f} s")

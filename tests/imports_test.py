@@ -19,6 +19,7 @@ FLOORS = {
     "config_check": 2,
     "config": 1,
     "log": 1,
+    "processes": 1,
     "sharding": 1,
     "provenance": 1,
     "page": 1,
@@ -27,9 +28,9 @@ FLOORS = {
     "errors": -1,
 }
 NEVER = {
-    "models": {"config", "log", "sharding"},
-    "weights": {"config", "log", "sharding", "models"},
-    "data": {"config", "log", "sharding", "models"},
+    "models": {"config", "log", "processes", "sharding"},
+    "weights": {"config", "log", "processes", "sharding", "models"},
+    "data": {"config", "log", "processes", "sharding", "models"},
 }
 
 

@@ -19,7 +19,7 @@ from refinenet_jax.data.survey import Survey, look_through
 from refinenet_jax.errors import UserError
 from refinenet_jax.modes import data_report
 from refinenet_jax.modes.start import make_folder, open_data, request_of
-from refinenet_jax.sharding import any_process
+from refinenet_jax.processes import any_process
 
 _NUM_PICTURES = 12  # of each split
 _NUM_TOLD = 3  # errors in one line

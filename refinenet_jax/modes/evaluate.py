@@ -40,7 +40,7 @@ from refinenet_jax.modes.start import (
 )
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import network_of, shapes_of_network
-from refinenet_jax.sharding import local_mesh, replicated
+from refinenet_jax.sharding import local_layout
 from refinenet_jax.training.checkpoint import open_checkpoints
 
 _NUM_ROWS = 6
@@ -61,7 +61,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
     with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
         metadata, params, batch_stats = checkpoints.load_network(
-            config.eval.checkpoint, shapes_of, replicated(local_mesh())
+            config.eval.checkpoint, shapes_of, local_layout().state
         )
     if metadata.class_names != wanted.class_names:
         raise UserError(
@@ -102,7 +102,7 @@ class Evaluator:
             network,
             batch_size=config.eval.batch_size,
             buckets=buckets_of(config),
-            mesh=local_mesh(),
+            layout=local_layout(),
         )
         self._predictor = self._build_predictor(protocol=protocol_of(config))
 

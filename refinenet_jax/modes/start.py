@@ -23,7 +23,7 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.inference.predictor import Buckets
 from refinenet_jax.inference.protocol import Protocol
 from refinenet_jax.models import VARIANTS, Architecture
-from refinenet_jax.sharding import any_process
+from refinenet_jax.processes import any_process
 
 
 def request_of(

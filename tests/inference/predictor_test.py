@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from refinenet_jax.models.build import normalize, split_network
 
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN
-from refinenet_jax.models.build import normalize, split_network
 from refinenet_jax.segmenter import Segmenter
+from refinenet_jax.sharding import Layout
 from tests.random_network import random_light_resnet18
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 55.0, 50.0)
@@ -32,7 +33,7 @@ def predictor_for(network, batch_size, devices, buckets=BUCKETS, protocol=PLAIN)
         batch_size=batch_size,
         buckets=buckets,
         protocol=protocol,
-        mesh=jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("data",)),
+        layout=Layout.over(jax.devices()[:devices]),
     )
     _, params, batch_stats = split_network(network)
     predictor.load(params, batch_stats)

@@ -26,7 +26,7 @@ class Unpredictable(StandIn):
 
     def __init__(self, network, *, batch_size, protocol, **others):
         assert network is None
-        assert set(others) == {"mean", "std", "buckets", "mesh"}
+        assert set(others) == {"mean", "std", "buckets", "layout"}
         super().__init__(batch_size)
         self.protocol = protocol
 

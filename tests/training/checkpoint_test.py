@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from refinenet_jax.errors import UserError
-from refinenet_jax.sharding import global_mesh, replicated
+from refinenet_jax.sharding import global_layout
 from refinenet_jax.training.checkpoint import (
     Checkpoints,
     open_checkpoints,
@@ -21,7 +21,7 @@ METADATA = {"architecture": ARCHITECTURE, "optimizer": "sgd"}
 
 
 def a_state(value, step):
-    sharding = replicated(global_mesh())
+    sharding = global_layout().state
     state = TrainState(
         step=jnp.asarray(step, jnp.int32),
         params={"backbones": {"w": jnp.full((5, 3), value)}},
@@ -49,7 +49,7 @@ def save(workdir, scores, keep_latest=2):
 def restore(workdir, metadata=METADATA):
     checkpoints = Checkpoints(workdir, keep_latest=2)
     batches = data()
-    abstract = with_sharding(a_state(0.0, 0), replicated(global_mesh()))
+    abstract = with_sharding(a_state(0.0, 0), global_layout().state)
     state = checkpoints.restore_latest(abstract, batches, metadata)
     checkpoints.close()
     return state, batches
@@ -91,7 +91,7 @@ def load(workdir, which):
         state = a_state(0.0, 0)
         return state.params, state.batch_stats
 
-    sharding = replicated(global_mesh())
+    sharding = global_layout().state
     return open_checkpoints(workdir).load_network(which, shapes_of, sharding)
 
 
