@@ -3,13 +3,16 @@
 import glob
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from refinenet_jax.errors import UserError
+
+Result = TypeVar("Result")
 
 
 def start_processes(
@@ -76,6 +79,25 @@ def wait_for_all(name: str) -> None:
     """Returns once every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def on_first_process(work: Callable[[], Result], otherwise: str) -> Result | None:
+    """Has the first process do something; where it fails, all of them end.
+
+    All processes must call this; the others get None.
+
+    Raises:
+        UserError: what `work` raised; in the other processes `otherwise`.
+    """
+    result = fault = None
+    if jax.process_index() == 0:
+        try:
+            result = work()
+        except UserError as error:
+            fault = error
+    if any_process(fault is not None):
+        raise fault or UserError(otherwise)
+    return result
 
 
 def any_process(happened: bool) -> bool:

@@ -40,3 +40,17 @@ def test_sums_over_processes_are_exact(monkeypatch):
     total = processes.sum_over_processes(counts)
     assert total.dtype == np.int64
     assert total.tolist() == (2 * counts).tolist()
+
+
+def test_what_fails_in_the_first_process_ends_the_others(monkeypatch):
+    def fail():
+        raise UserError("mend it")
+
+    assert processes.on_first_process(lambda: 5, "see there") == 5
+    with pytest.raises(UserError, match="mend it"):
+        processes.on_first_process(fail, "see there")
+    monkeypatch.setattr(processes.jax, "process_index", lambda: 1)
+    assert processes.on_first_process(fail, "see there") is None
+    monkeypatch.setattr(processes, "any_process", lambda happened: True)
+    with pytest.raises(UserError, match="see there"):
+        processes.on_first_process(fail, "see there")

@@ -13,14 +13,14 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from refinenet_jax import files, log
+from refinenet_jax import files, log, pictures
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.datasets import Dataset
 from refinenet_jax.data.mixture import decode
 from refinenet_jax.data.pipeline import eval_examples
 from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError
-from refinenet_jax.inference import boundary, draw, evaluator, intervals, metrics
+from refinenet_jax.inference import boundary, evaluator, intervals, metrics
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.inference.report import (
     Case,
@@ -212,14 +212,14 @@ class Evaluator:
     ) -> np.ndarray:
         """Writes eval.json and the files of the step; returns the pictures."""
         step = record["step"]
-        pictures = draw.strip(counted.rows, self._dataset.palette)
+        strip = pictures.strip(counted.rows, self._dataset.palette)
         if jax.process_index() == 0:
             files.write_bytes(
-                workdir / f"eval/{step}.png", draw.encode(pictures, "PNG")
+                workdir / f"eval/{step}.png", pictures.encode(strip, "PNG")
             )
             files.write_json(workdir / f"eval/{step}.json", record)
             files.write_json(workdir / "eval.json", record)
-        return pictures
+        return strip
 
     def _plain_padding(
         self, params: nnx.State, batch_stats: nnx.State

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from refinenet_jax.models.build import normalize, split_network
 
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN
+from refinenet_jax.models.build import normalize, split_network
 from refinenet_jax.segmenter import Segmenter
 from refinenet_jax.sharding import Layout
 from tests.random_network import random_light_resnet18

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from refinenet_jax.models.build import named_leaves, split_network
 
 from refinenet_jax.config import default
 from refinenet_jax.errors import UserError
+from refinenet_jax.models.build import named_leaves, split_network
 from refinenet_jax.modes.initial import HEADER, initial_state
 from refinenet_jax.modes.start import describe
 from refinenet_jax.sharding import global_layout

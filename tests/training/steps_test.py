@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from refinenet_jax.models.build import named_leaves
 
 from refinenet_jax.config import default
+from refinenet_jax.models.build import named_leaves
 from refinenet_jax.sharding import Layout
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 from refinenet_jax.training.state import TrainState, create_state, sha256
