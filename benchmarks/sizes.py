@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from refinenet_jax import Segmenter
-from refinenet_jax.data.images import read_image
-
-_SUFFIXES = (".jpeg", ".jpg", ".png")
+from refinenet_jax.data.images import SUFFIXES, read_image
 
 
 def main(workdir: str, folder: str, *sizes: str) -> None:
     """Predicts and prints."""
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES)
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
     buckets = [tuple(int(n) for n in size.split(",")) for size in sizes]
     padded = Segmenter.from_checkpoint(workdir, buckets=buckets)
     alone = Segmenter.from_checkpoint(workdir)

@@ -5,7 +5,6 @@
 Times whole steps, forward, backward and update, on a batch that lies on the devices.
 """
 
-import dataclasses
 import statistics
 import time
 
@@ -14,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from flax import nnx
-from refinenet_jax.models.build import VARIANTS, build
 
 from refinenet_jax.config import default
-from refinenet_jax.models.architecture import Architecture
-from refinenet_jax.sharding import global_mesh, replicated, to_devices
+from refinenet_jax.models import VARIANTS, Architecture, RefineNet
+from refinenet_jax.sharding import global_layout, to_devices
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 from refinenet_jax.training.state import TrainState, create_state
 from refinenet_jax.training.steps import build_train_step
@@ -30,26 +28,20 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Arithme
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 10, "Steps to time")
 
 _NUM_CLASSES = 21
-_NORMALISATION = ((128.0,) * 3, (64.0,) * 3)
 
 
 def main(argv: list[str]) -> None:
     """Compiles, warms up, times and prints."""
     del argv
     config = default()
-    mesh = global_mesh()
+    layout = global_layout()
     optimizer = build_optimizer(
         config.optimizer, config.train.num_steps, freezes_norms=False
     )
 
-    config.model.variant = _VARIANT.value
-    config.model.num_classes = _NUM_CLASSES
-    names = [field.name for field in dataclasses.fields(Architecture)]
-    architecture = Architecture(**{name: config.model[name] for name in names})
-
-    def network() -> nnx.Module:
-        return build(
-            architecture,
+    def network() -> RefineNet:
+        return RefineNet(
+            Architecture(_VARIANT.value, _NUM_CLASSES),
             dtype=jnp.dtype(_DTYPE.value),
             rngs=nnx.Rngs(params=jax.random.key(0, impl="rbg")),
         )
@@ -57,7 +49,7 @@ def main(argv: list[str]) -> None:
     def create() -> TrainState:
         return create_state(network(), optimizer, 0)
 
-    state = jax.jit(create, out_shardings=replicated(mesh))()
+    state = jax.jit(create, out_shardings=layout.state)()
     rng = np.random.default_rng(0)
     shape = (_BATCH_SIZE.value, _CROP_SIZE.value, _CROP_SIZE.value)
     batch = to_devices(
@@ -65,12 +57,10 @@ def main(argv: list[str]) -> None:
             "image": rng.integers(0, 256, (*shape, 3)).astype(np.uint8),
             "label": rng.integers(0, _NUM_CLASSES, shape).astype(np.uint8),
         },
-        mesh,
+        layout,
     )
     rate = schedule(config.optimizer, config.train.num_steps)
-    step = build_train_step(
-        nnx.eval_shape(network), optimizer, rate, config, *_NORMALISATION, mesh
-    )
+    step = build_train_step(nnx.eval_shape(network), optimizer, rate, config, layout)
     start = time.perf_counter()
     compiled = step.lower(state, batch).compile()
     compile_seconds = time.perf_counter() - start
@@ -82,7 +72,7 @@ def main(argv: list[str]) -> None:
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - start)
     median = statistics.median(times[1:])
-    print(f"device            {mesh.size} × {jax.devices()[0].device_kind}")
+    print(f"device            {layout.num_devices} × {jax.devices()[0].device_kind}")
     print(f"network           {_VARIANT.value}, {_DTYPE.value}")
     print(f"batch             {list(shape)}")
     print(f"compilation       {compile_seconds:.1f} s")

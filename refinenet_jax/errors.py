@@ -1,7 +1,7 @@
-"""The one kind of error that a person can mend."""
+"""The one kind of error that a person can mend, and how its text is made."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -19,3 +19,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     found = difflib.get_close_matches(name, list(known), 1)
     return f", did you mean {found[0]!r}?" if found else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another package says, without what follows; else its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first of them and how many more there are: "a, b and 3 more"."""
+    shown = separator.join(names[:most])
+    rest = len(names) - most
+    return f"{shown}{separator.rstrip(', ')} and {rest} more" if rest > 0 else shown

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,12 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
+
+
+def sha256(path: Path) -> str:
+    """Of the content of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remedy(error: OSError) -> str:

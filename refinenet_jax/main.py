@@ -18,7 +18,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from refinenet_jax import config as config_lib
-from refinenet_jax import config_check, sharding
+from refinenet_jax import config_check, processes
 from refinenet_jax.errors import UserError
 from refinenet_jax.modes import check_data, convert, evaluate, export, predict, train
 from refinenet_jax.provenance import provenance
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         UserError: something the person must change.
     """
     config = _parse(argv)
-    sharding.start_processes(
+    processes.start_processes(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
     provenance()

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN, Protocol, Shape
 from refinenet_jax.models import RefineNet, abstract_network, in_inference
 from refinenet_jax.models.leaves import split_network
-from refinenet_jax.sharding import replicated
+from refinenet_jax.sharding import one_device_layout
 from refinenet_jax.training.checkpoint import open_checkpoints
 
 
@@ -49,7 +47,7 @@ class Segmenter:
             batch_size=batch_size,
             buckets=Buckets(tuple(buckets), metadata.size_multiple),
             protocol=protocol,
-            mesh=_one_device(),
+            layout=one_device_layout(),
         )
         _, params, batch_stats = split_network(self.model)
         self._predictor.load(params, batch_stats)
@@ -77,7 +75,7 @@ class Segmenter:
         """
         with contextlib.closing(open_checkpoints(Path(path))) as checkpoints:
             metadata, params, batch_stats = checkpoints.load_network(
-                which, shapes_of_network, replicated(_one_device())
+                which, shapes_of_network, one_device_layout().state
             )
         structure, _, _ = split_network(network_of(metadata))
         model = structure.merge(params, batch_stats)
@@ -133,10 +131,6 @@ def shapes_of_network(metadata: Metadata) -> tuple[nnx.State, nnx.State]:
     """Parameters and BatchNorm statistics of that network, without values."""
     _, params, batch_stats = split_network(network_of(metadata))
     return params, batch_stats
-
-
-def _one_device() -> Mesh:
-    return Mesh(np.asarray(jax.local_devices()[:1]), ("data",))
 
 
 def _checked(image: Any) -> np.ndarray:

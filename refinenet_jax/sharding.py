@@ -1,123 +1,73 @@
-"""Devices, processes and where arrays live on them."""
+"""Where arrays live on the devices."""
 
-import glob
-import importlib.util
-import os
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from refinenet_jax.errors import UserError
 
 
-def start_processes(
-    coordinator_address: str | None, num_processes: int | None, process_id: int | None
-) -> None:
-    """Joins the processes of one run; a lone machine needs nothing.
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Batches divided among the devices, all else on each of them.
 
-    The three values are given together by a person, or found by jax.distributed where
-    a TPU pod, SLURM or Open MPI tells them.
-
-    Raises:
-        UserError: only some of the three are given, or there is no device to run on.
+    Attributes:
+        mesh: the devices in one axis, "data".
+        batch: the first axis divided among them.
+        state: a full copy on each.
     """
-    given = [coordinator_address, num_processes, process_id]
-    if all(value is not None for value in given):
-        jax.distributed.initialize(coordinator_address, num_processes, process_id)
-    elif any(value is not None for value in given):
-        raise UserError(
-            "--coordinator_address, --num_processes and --process_id go together: "
-            "give all three or none"
+
+    mesh: Mesh
+    batch: NamedSharding
+    state: NamedSharding
+
+    @classmethod
+    def over(cls, devices: Sequence[jax.Device]) -> "Layout":
+        """The layout over these devices, in this order."""
+        # Not jax.make_mesh, whose axes are explicit: there convolutions fail.
+        mesh = Mesh(np.asarray(devices), ("data",))
+        return cls(
+            mesh,
+            batch=NamedSharding(mesh, PartitionSpec("data")),
+            state=NamedSharding(mesh, PartitionSpec()),
         )
-    elif _is_cluster(os.environ):
-        jax.distributed.initialize()
-    try:
-        jax.devices()
-    except (AssertionError, RuntimeError) as error:
-        raise UserError(
-            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} gives no device "
-            "here: install the extra cuda or tpu, or unset it"
-        ) from error
+
+    @property
+    def num_devices(self) -> int:
+        """How many devices there are, of all processes."""
+        return self.mesh.size
 
 
-def _is_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether several processes were started for this run."""
-    if int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
-        return True
-    # srun sets the second; within salloc alone there is one process.
-    in_step = "SLURM_STEP_NODELIST" in environment
-    if in_step and int(environment.get("SLURM_NTASKS", "1")) > 1:
-        return True
-    if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
-        return True
-    # A Cloud TPU VM tells of its pod through its metadata server, which jax asks.
-    has_chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
-    return bool(
-        environment.get("JAX_PLATFORMS") != "cpu"
-        and importlib.util.find_spec("libtpu")
-        and has_chips
-    )
+def global_layout() -> Layout:
+    """Over all devices of all processes."""
+    return Layout.over(jax.devices())
 
 
-def global_mesh() -> Mesh:
-    """All devices of all processes in one axis, "data"."""
-    return Mesh(np.asarray(jax.devices()), ("data",))
+def local_layout() -> Layout:
+    """Over the devices of this process."""
+    return Layout.over(jax.local_devices())
 
 
-def local_mesh() -> Mesh:
-    """The devices of this process in one axis, "data"."""
-    return Mesh(np.asarray(jax.local_devices()), ("data",))
+def one_device_layout() -> Layout:
+    """On the first device of this process."""
+    return Layout.over(jax.local_devices()[:1])
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """A full copy on each device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def split_batch(mesh: Mesh) -> NamedSharding:
-    """The first axis divided among the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
-def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
+def check_batch_size(field: str, batch_size: int, layout: Layout) -> None:
     """Raises UserError where the devices cannot share the batch equally."""
-    if batch_size % mesh.size:
+    if batch_size % layout.num_devices:
         raise UserError(
-            f"config.{field}={batch_size} must be a multiple of the {mesh.size} devices"
+            f"config.{field}={batch_size} must be a multiple of the "
+            f"{layout.num_devices} devices"
         )
 
 
-def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's share of a batch → arrays of the global batch, split by `mesh`."""
-    sharding = split_batch(mesh)
+def to_devices(batch: Mapping[str, np.ndarray], layout: Layout) -> dict[str, jax.Array]:
+    """This process's share of a batch → arrays of the global batch, divided."""
     return {
-        name: jax.make_array_from_process_local_data(sharding, array)
+        name: jax.make_array_from_process_local_data(layout.batch, array)
         for name, array in batch.items()
     }
-
-
-def sum_over_processes(array: np.ndarray) -> np.ndarray:
-    """Adds an int64 array of every process; each of them gets the sum."""
-    if jax.process_count() == 1:
-        return array
-    # Halves, because arrays on devices are at most 32 bits wide by default.
-    low, high = array & 0xFFFFFFFF, array >> 32
-    halves = np.stack([low, high]).astype(np.uint32)
-    gathered = np.asarray(multihost_utils.process_allgather(halves)).astype(np.int64)
-    return gathered[:, 0].sum(axis=0) + (gathered[:, 1].sum(axis=0) << 32)
-
-
-def wait_for_all(name: str) -> None:
-    """Returns once every process has come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
-def any_process(happened: bool) -> bool:
-    """Whether it happened in any process; each of them must ask."""
-    if jax.process_count() == 1:
-        return happened
-    return bool(multihost_utils.process_allgather(np.asarray(happened)).any())

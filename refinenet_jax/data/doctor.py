@@ -10,6 +10,7 @@ from refinenet_jax.data.copies import find_copies
 from refinenet_jax.data.findings import LEVELS, NUM_FILES, Finding, counted
 from refinenet_jax.data.images import DataError
 from refinenet_jax.data.survey import Fault, Look, Survey
+from refinenet_jax.errors import listed
 
 _ENOUGH = 16  # images that tell what a split is like, where it has more
 _NEAR_EMPTY = 0.001  # share of labelled pixels
@@ -178,7 +179,6 @@ def _missing_classes(survey: Survey, *, trains: bool) -> Iterable[Finding]:
     missing = [n for n, c in zip(names, survey.class_pixels, strict=True) if not c]
     if not missing or len(missing) >= len(names) - 1:
         return
-    shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
     if trains:
         consequence = "the network cannot learn them: add images that show them"
     else:
@@ -187,7 +187,8 @@ def _missing_classes(survey: Survey, *, trains: bool) -> Iterable[Finding]:
         "warning" if trains and survey.images >= len(names) else "note",
         "missing_classes",
         survey.split,
-        f"{len(missing)} of {len(names)} classes never occur: {shown}; {consequence}",
+        f"{len(missing)} of {len(names)} classes never occur: {listed(missing, 10)}; "
+        f"{consequence}",
         (),
     )
 

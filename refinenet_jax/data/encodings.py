@@ -5,9 +5,8 @@ import math
 from collections.abc import Callable, Mapping
 
 from refinenet_jax.data.class_table import ClassTable, ranges, read_class_table
-from refinenet_jax.labels import IGNORE_LABEL
+from refinenet_jax.labels import IGNORE_LABEL, VOID_COLOUR
 
-_VOID = (224, 224, 192)  # of pixels without a class in the VOC devkit's palette
 _FEWEST_BLENDED = 5  # distinct values that interpolation or compression makes up
 _MOST_FLAT = 0.1  # share of their pixels that lie within an area of one value
 _CHANCE = 0.05  # that arbitrary values all are shades of a palette
@@ -92,7 +91,7 @@ def _palette_as_grey(values: Values) -> tuple[str, str] | None:
     vocs = read_class_table("voc2012").palette  # which many tools take for any data
     for palette in (values.table.palette, vocs[: values.num_classes]):
         shades = {IGNORE_LABEL}
-        for red, green, blue in (*palette, _VOID):
+        for red, green, blue in (*palette, VOID_COLOUR):
             shade = 0.299 * red + 0.587 * green + 0.114 * blue
             shades |= {math.floor(shade), math.ceil(shade)}
         chance = (len(shades) / 256) ** len(values.unknown)

@@ -1,4 +1,4 @@
-"""Decoding and encoding of images and label maps, with errors that name the file."""
+"""Decoding of images and label maps, with errors that name the file."""
 
 import io
 import os
@@ -11,7 +11,10 @@ import numpy.typing as npt
 import PIL.Image
 
 from refinenet_jax.data.class_table import RawLabel
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, first_line
+
+# The endings by which pictures are found; a file that is named may have any.
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
@@ -190,14 +193,6 @@ def _open_label(data: bytes, name: str) -> tuple[str, npt.NDArray[Any]]:
     return mode, values
 
 
-def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encodes uint8 [H,W] (ids or grey) or uint8 [H,W,3] RGB as a PNG without loss."""
-    if pixels.ndim == 3:
-        pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), np.uint8)
-    _, encoded = cv2.imencode(".png", pixels)
-    return encoded.tobytes()
-
-
 def _refuse_truncated(data: bytes) -> None:
     """Raises ValueError for data that breaks off.
 
@@ -238,7 +233,6 @@ def _grey_png_bits(data: bytes) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error's text; OpenCV's and Pillow's may have more."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return "it is damaged or no image"  # its own text names a Python object
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)

@@ -13,7 +13,7 @@ from refinenet_jax.inference.boundary import NUM_BANDS, count_boundaries
 from refinenet_jax.inference.metrics import Counts, class_counts
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.labels import IGNORE_LABEL
-from refinenet_jax.sharding import sum_over_processes
+from refinenet_jax.processes import sum_over_processes
 
 Example = Mapping[str, Any]
 Numbered = tuple[int, Example]

@@ -11,8 +11,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from refinenet_jax.inference import draw
 from refinenet_jax.labels import IGNORE_LABEL
+from refinenet_jax.pictures import Palette, colours
 
 Interval = Sequence[float] | None
 
@@ -124,7 +124,7 @@ def example(
     label: np.ndarray,
     prediction: np.ndarray,
     class_names: Sequence[str],
-    palette: draw.Palette,
+    palette: Palette,
 ) -> np.ndarray:
     """Image, truth, prediction and errors side by side, with the colours explained.
 
@@ -144,8 +144,8 @@ def example(
     )
     pictures = (
         ("image", image, "antialiased"),
-        ("truth", draw.colours(label, palette), "nearest"),
-        ("prediction", draw.colours(prediction, palette), "nearest"),
+        ("truth", colours(label, palette), "nearest"),
+        ("prediction", colours(prediction, palette), "nearest"),
         ("errors, in red", errors(image, label, prediction), "nearest"),
     )
     for axes, (title, pixels, interpolation) in zip(
@@ -172,7 +172,7 @@ def _explain(
     figure: Figure,
     classes: Sequence[int],
     class_names: Sequence[str],
-    palette: draw.Palette,
+    palette: Palette,
     columns: int,
 ) -> None:
     """The names of some classes beside their colours, below the figure."""

@@ -17,7 +17,8 @@ from jax import export, lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 from refinenet_jax.errors import UserError
-from refinenet_jax.inference.programs import Program, Runner, Shape, image_spec
+from refinenet_jax.inference.programs import Program, Runner, image_spec
+from refinenet_jax.inference.protocol import Shape
 
 INPUT, OUTPUT = "image", "classes"
 

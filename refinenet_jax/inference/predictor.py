@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from refinenet_jax.inference.metrics import confusion_matrices
 from refinenet_jax.inference.protocol import Protocol, Shape
 from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.models import FeatureMap, RefineNet, in_inference
 from refinenet_jax.models.leaves import split_network
-from refinenet_jax.sharding import replicated, split_batch
+from refinenet_jax.sharding import Layout
 
 Group = tuple[Shape, Shape | None]
 
@@ -61,16 +60,17 @@ class Predictor:
         batch_size: int,
         buckets: Buckets,
         protocol: Protocol,
-        mesh: Mesh,
+        layout: Layout,
     ):
         self._structure, _, _ = split_network(in_inference(network))
         self._buckets = buckets
         self.protocol = protocol
-        self._mesh = mesh
+        self._layout = layout
         self.compilations = 0
-        self.batch_size = -(-batch_size // mesh.size) * mesh.size
+        devices = layout.num_devices
+        self.batch_size = -(-batch_size // devices) * devices
         self._variables: tuple[nnx.State, nnx.State] | None = None
-        whole, split = replicated(mesh), split_batch(mesh)
+        whole, split = layout.state, layout.batch
         self._predict = jax.jit(
             self._traced_predict,
             static_argnums=5,
@@ -91,8 +91,8 @@ class Predictor:
         )
 
     def load(self, params: nnx.State, batch_stats: nnx.State) -> None:
-        """Takes the weights to use from now on; they may lie on a larger mesh."""
-        sharding = replicated(self._mesh)
+        """Takes the weights to use from now on; they may lie on more devices."""
+        sharding = self._layout.state
         self._variables = jax.tree.map(
             lambda x: (
                 jax.device_put(x.addressable_data(0), sharding)
@@ -141,7 +141,7 @@ class Predictor:
         padded = np.full(classes.shape, IGNORE_LABEL, np.uint8)
         for row, label in zip(padded, labels, strict=False):
             row[: label.shape[0], : label.shape[1]] = label
-        label_array = jax.device_put(padded, split_batch(self._mesh))
+        label_array = jax.device_put(padded, self._layout.batch)
         return classes, self._confusion(classes, label_array, num_classes)
 
     def _arguments(self, images: Sequence[np.ndarray]) -> tuple[Any, ...]:
@@ -155,8 +155,8 @@ class Predictor:
             sizes[index] = image.shape[:2]
             base_sizes[index] = self.protocol.base_size(image.shape[:2])
             batch[index, : image.shape[0], : image.shape[1]] = image
-        split = split_batch(self._mesh)
-        on_devices = jax.device_put((batch, sizes, base_sizes), split)
+        host_arrays = (batch, sizes, base_sizes)
+        on_devices = jax.device_put(host_arrays, self._layout.batch)
         return *self._variables, *on_devices, base_shape
 
     def _traced_probabilities(

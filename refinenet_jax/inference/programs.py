@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from refinenet_jax.inference.protocol import Shape
 from refinenet_jax.models import FeatureMap, RefineNet, in_inference
 from refinenet_jax.models.resize import resize
 
 Program = Callable[[jax.Array], jax.Array]
 # A program in another runtime: uint8 [b,H,W,3] RGB → uint8 [b,H,W].
 Runner = Callable[[np.ndarray], np.ndarray]
-Shape = tuple[int, int]
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
 

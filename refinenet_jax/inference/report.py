@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from refinenet_jax import files, page
-from refinenet_jax.inference import draw, figures
+from refinenet_jax import files, pages
+from refinenet_jax.inference import figures
+from refinenet_jax.pictures import Palette, encode
 
 Record = Mapping[str, Any]
 
@@ -76,7 +77,7 @@ def class_table(record: Record) -> Table:
 
 
 def write_report(
-    folder: Path, record: Record, cases: Iterable[Case], palette: draw.Palette
+    folder: Path, record: Record, cases: Iterable[Case], palette: Palette
 ) -> None:
     """Writes report.html, which holds all it shows, and the figures as PNG files.
 
@@ -100,7 +101,7 @@ def write_report(
         drawn[key] = figures.example(*picture, names, palette)
         texts[key] = f"{case.kind}: {case.name}, {_percent(case.mean_iou)} %"
     for key, pixels in drawn.items():
-        files.write_bytes(folder / f"figures/{key}.png", draw.encode(pixels, "PNG"))
+        files.write_bytes(folder / f"figures/{key}.png", encode(pixels, "PNG"))
     values = {
         "record": record,
         "overall": _overall(record),
@@ -108,11 +109,11 @@ def write_report(
         "classes": _classes(record, matrix, palette),
         "confusions": _confusions(matrix, names),
         "boundary": boundary and _trimap_rows(boundary),
-        "figures": {key: page.picture(x, "PNG") for key, x in drawn.items()},
+        "figures": {key: pages.picture(x, "PNG") for key, x in drawn.items()},
         "cases": texts,
         "made_with": _made_with(record),
     }
-    files.write_bytes(folder / "report.html", page.render("evaluation.html", values))
+    files.write_bytes(folder / "report.html", pages.render("evaluation.html", values))
 
 
 def _overall(record: Record) -> list[dict[str, str]]:
@@ -144,7 +145,7 @@ def _conventions(record: Record) -> list[dict[str, Any]]:
 
 
 def _classes(
-    record: Record, matrix: np.ndarray, palette: draw.Palette
+    record: Record, matrix: np.ndarray, palette: Palette
 ) -> list[dict[str, Any]]:
     intervals, boundary = record["intervals"], record["boundary"]
     true = matrix.sum(axis=1)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from refinenet_jax import files
-from refinenet_jax.errors import UserError
-from refinenet_jax.inference import archives, draw
+from refinenet_jax import files, pictures
+from refinenet_jax.errors import UserError, listed
+from refinenet_jax.inference import archives
 from refinenet_jax.labels import IGNORE_LABEL
 
 _SHOWN = 5  # ids that an error names before it says how many more there are
@@ -31,7 +31,7 @@ class Classes:
     """
 
     names: tuple[str, ...]
-    palette: draw.Palette
+    palette: pictures.Palette
     raw_to_class: Mapping[int, int]
 
     def raw_values(self) -> np.ndarray:
@@ -195,8 +195,8 @@ class Submission:
     def _compare(self, expected: set[str], ids_file: str) -> None:
         missing = sorted(expected - set(self._images))
         extra = sorted(set(self._images) - expected)
-        wrong = [f"missing: {_some(missing)}"] if missing else []
-        wrong += [f"not expected: {_some(extra)}"] if extra else []
+        wrong = [f"missing: {listed(missing, _SHOWN)}"] if missing else []
+        wrong += [f"not expected: {listed(extra, _SHOWN)}"] if extra else []
         if wrong:
             raise UserError(
                 f"--images is not what config.predict.ids={ids_file} lists; "
@@ -208,12 +208,7 @@ class Submission:
         try:
             with Image.open(path) as picture:
                 size = picture.size
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombError,
-        ) as error:
+        except _UNREADABLE as error:
             raise UserError(f"image {path} cannot be decoded: {error}") from error
         if self._server.size not in (None, size):
             raise UserError(
@@ -241,8 +236,8 @@ class Submission:
             raise UserError(f"{path} holds {label.max()}, which is no class: {again}")
         raw = self._classes.raw_values()[label]
         if self._server.indexed:
-            return draw.palette_png(raw, self._classes.palette)
-        return draw.encode(raw, "PNG")
+            return pictures.palette_png(raw, self._classes.palette)
+        return pictures.encode(raw, "PNG")
 
     def _check(
         self, archive: Path, digests: dict[str, bytes], on_label: Callable[[], None]
@@ -265,11 +260,6 @@ class Submission:
             on_label()
         if names != list(digests):
             raise UserError(f"{self.file} lacks label maps: check the disk")
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return ", ".join(ids[:_SHOWN]) + more
 
 
 def _text(size: Sequence[int]) -> str:

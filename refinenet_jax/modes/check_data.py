@@ -3,10 +3,9 @@
 Training calls `refuse_errors` first, which looks at some of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
@@ -19,10 +18,11 @@ from refinenet_jax.data.survey import Survey, look_through
 from refinenet_jax.errors import UserError
 from refinenet_jax.modes import data_report
 from refinenet_jax.modes.start import make_folder, open_data, request_of
-from refinenet_jax.sharding import any_process
+from refinenet_jax.processes import on_first_process
 
 _NUM_PICTURES = 12  # of each split
 _NUM_TOLD = 3  # errors in one line
+_OTHERS_END = "process 0 found errors in the data, see there"
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -33,7 +33,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     make_folder(workdir)
     sources = _prepared(config)
-    _on_first_process(lambda: _check_all(config, sources, workdir / "check_data"))
+    on_first_process(
+        lambda: _check_all(config, sources, workdir / "check_data"), _OTHERS_END
+    )
 
 
 def refuse_errors(config: ConfigDict) -> None:
@@ -46,7 +48,7 @@ def refuse_errors(config: ConfigDict) -> None:
     """
     if config.data.check_images:
         sources = _prepared(config)
-        _on_first_process(lambda: _check_some(config, sources))
+        on_first_process(lambda: _check_some(config, sources), _OTHERS_END)
 
 
 def _check_all(config: ConfigDict, sources: Mapping[str, Source], folder: Path) -> None:
@@ -127,18 +129,6 @@ def _survey(
             )
             for split in data.splits
         ]
-
-
-def _on_first_process(work: Callable[[], None]) -> None:
-    """Does it in one process; where it fails, all of them end."""
-    fault = None
-    if jax.process_index() == 0:
-        try:
-            work()
-        except UserError as error:
-            fault = error
-    if any_process(fault is not None):
-        raise fault or UserError("process 0 found errors in the data, see there")
 
 
 def _line(finding: Finding) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from refinenet_jax import files, page
+from refinenet_jax import files, pages
 from refinenet_jax.data.class_table import ranges
 from refinenet_jax.data.findings import Finding
 from refinenet_jax.data.survey import Picture, Survey
-from refinenet_jax.inference import draw
 from refinenet_jax.labels import IGNORE_LABEL
+from refinenet_jax.pictures import overlay
 from refinenet_jax.provenance import provenance
 
 _UNKNOWN_COLOUR = (255, 0, 255)
@@ -56,7 +56,7 @@ def write_pages(
     }
     for name in ("report.txt", "report.html"):
         template = name.replace("report", "check_data")
-        files.write_bytes(folder / name, page.render(template, values))
+        files.write_bytes(folder / name, pages.render(template, values))
 
 
 def table(report: Mapping[str, Any]) -> Table:
@@ -162,17 +162,17 @@ def _figure(picture: Picture, survey: Survey) -> dict[str, Any]:
     """The image, and the image with its label drawn over it."""
     sides = []
     if picture.image is not None:
-        sides.append(page.picture(picture.image, "JPEG"))
+        sides.append(pages.picture(picture.image, "JPEG"))
         if picture.label is not None:
             drawn = _drawn(picture.image, picture.label, survey)
             drawn[picture.unknown] = _UNKNOWN_COLOUR
-            sides.append(page.picture(drawn, "JPEG"))
+            sides.append(pages.picture(drawn, "JPEG"))
     return {"file": picture.file, "fault": picture.fault, "sides": sides}
 
 
 def _drawn(image: np.ndarray, label: np.ndarray, survey: Survey) -> np.ndarray:
     """Classes in their colours, ignored pixels striped: uint8 [h,w,3]."""
-    drawn = draw.overlay(image, label, survey.table.palette)
+    drawn = overlay(image, label, survey.table.palette)
     rows, columns = np.indices(label.shape)
     bright = (rows + columns) // _STRIPE % 2 == 0
     ignored = label == IGNORE_LABEL

@@ -13,14 +13,14 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from refinenet_jax import files, log
+from refinenet_jax import files, log, pictures
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.datasets import Dataset
 from refinenet_jax.data.mixture import decode
 from refinenet_jax.data.pipeline import eval_examples
 from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError
-from refinenet_jax.inference import boundary, draw, evaluator, intervals, metrics
+from refinenet_jax.inference import boundary, evaluator, intervals, metrics
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.inference.report import (
     Case,
@@ -40,7 +40,7 @@ from refinenet_jax.modes.start import (
 )
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import network_of, shapes_of_network
-from refinenet_jax.sharding import local_mesh, replicated
+from refinenet_jax.sharding import local_layout
 from refinenet_jax.training.checkpoint import open_checkpoints
 
 _NUM_ROWS = 6
@@ -61,7 +61,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
     with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
         metadata, params, batch_stats = checkpoints.load_network(
-            config.eval.checkpoint, shapes_of, replicated(local_mesh())
+            config.eval.checkpoint, shapes_of, local_layout().state
         )
     if metadata.class_names != wanted.class_names:
         raise UserError(
@@ -102,7 +102,7 @@ class Evaluator:
             network,
             batch_size=config.eval.batch_size,
             buckets=buckets_of(config),
-            mesh=local_mesh(),
+            layout=local_layout(),
         )
         self._predictor = self._build_predictor(protocol=protocol_of(config))
 
@@ -212,14 +212,14 @@ class Evaluator:
     ) -> np.ndarray:
         """Writes eval.json and the files of the step; returns the pictures."""
         step = record["step"]
-        pictures = draw.strip(counted.rows, self._dataset.palette)
+        strip = pictures.strip(counted.rows, self._dataset.palette)
         if jax.process_index() == 0:
             files.write_bytes(
-                workdir / f"eval/{step}.png", draw.encode(pictures, "PNG")
+                workdir / f"eval/{step}.png", pictures.encode(strip, "PNG")
             )
             files.write_json(workdir / f"eval/{step}.json", record)
             files.write_json(workdir / "eval.json", record)
-        return pictures
+        return strip
 
     def _plain_padding(
         self, params: nnx.State, batch_stats: nnx.State

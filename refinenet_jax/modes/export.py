@@ -1,7 +1,6 @@
 """Mode export: a checkpoint of ours becomes files for other programs."""
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +20,10 @@ from refinenet_jax.data.images import read_image
 from refinenet_jax.data.mixture import decode
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import onnx_programs, programs
-from refinenet_jax.inference.programs import Program, Runner, Shape
+from refinenet_jax.inference.inputs import find_inputs
+from refinenet_jax.inference.programs import Program, Runner
+from refinenet_jax.inference.protocol import Shape
 from refinenet_jax.models.leaves import named_leaves, split_network, weights_of
-from refinenet_jax.modes.predict import find_inputs
 from refinenet_jax.modes.start import open_data, request_of
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import Segmenter, network_of
@@ -158,7 +158,7 @@ def _write_weights(segmenter: Segmenter, workdir: Path) -> dict[str, Any]:
         path, tensors, {torch.HEADER: json.dumps(metadata.to_json())}
     )
     log.say(f"step {metadata.step} of {workdir}: {len(tensors)} tensors in {path}")
-    return {"file": path.name, "sha256": _sha256(path), "tensors": len(tensors)}
+    return {"file": path.name, "sha256": files.sha256(path), "tensors": len(tensors)}
 
 
 def _pictures(config: ConfigDict, paths: Sequence[Path]) -> list[np.ndarray]:
@@ -228,7 +228,7 @@ class _Trial:
         )
         return {
             "file": path.name,
-            "sha256": _sha256(path),
+            "sha256": files.sha256(path),
             "agreement": agreement,
             "images": len(self._pictures),
             "seconds": seconds,
@@ -253,8 +253,3 @@ def _properties(metadata: Metadata) -> dict[str, str]:
     kept = ("step", "architecture", "class_names", "palette")
     values = metadata.to_json()
     return {name: json.dumps(values[name]) for name in kept}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,6 @@
 """Mode predict: class maps and overlays of a person's own images and videos."""
 
 import contextlib
-import glob
 import itertools
 import json
 import time
@@ -15,13 +14,14 @@ from ml_collections import ConfigDict
 from refinenet_jax import files, log
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.data.images import DataError, read_image
-from refinenet_jax.errors import UserError
-from refinenet_jax.inference import draw, video
+from refinenet_jax.errors import UserError, listed
+from refinenet_jax.inference import video
+from refinenet_jax.inference.inputs import find_inputs, is_video
 from refinenet_jax.inference.submission import Classes, Submission
 from refinenet_jax.modes.start import protocol_of
+from refinenet_jax.pictures import encode, overlay, palette_png
 from refinenet_jax.segmenter import Segmenter
 
-_IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _LONGEST_JPEG = 65_500  # JPEG_MAX_DIMENSION of libjpeg
 _NAMED = 10  # failures in the line at the end; the others are counted
 
@@ -125,7 +125,7 @@ class Predictions:
             self._counts["kept"] += 1
             return
         try:
-            if _is_video(path):
+            if is_video(path):
                 self._predict_video(path)
             else:
                 self._predict_image(path)
@@ -150,9 +150,10 @@ class Predictions:
         parts = []
         if self._failed:
             parts.append(f"left out {len(self._failed)} of {num_inputs}: ")
-            parts[-1] += _some(self._failed)
+            parts[-1] += listed(self._failed, _NAMED, "; ")
         if self._skipped:
-            parts.append(f"did without parts of videos: {_some(self._skipped)}")
+            skipped = listed(self._skipped, _NAMED, "; ")
+            parts.append(f"did without parts of videos: {skipped}")
         return "; ".join(parts)
 
     def _write_summary(self) -> float:
@@ -185,7 +186,7 @@ class Predictions:
         return not self._overwrite and all(x.exists() for x in self._results(path))
 
     def _results(self, path: Path) -> list[Path]:
-        if _is_video(path):
+        if is_video(path):
             return [self.folder / path.stem, self._result(path, "_overlay.mp4")]
         endings = [".png", "_overlay.jpg"] + [".npz"] * self._probabilities
         return [self._result(path, ending) for ending in endings]
@@ -210,10 +211,10 @@ class Predictions:
         else:
             label = self._segmenter.predict(image)
         palette = self._segmenter.palette
-        png = draw.palette_png(label, palette)
+        png = palette_png(label, palette)
         files.write_bytes(self._result(path, ".png"), png)
-        overlay = draw.encode(draw.overlay(image, label, palette), "JPEG")
-        files.write_bytes(self._result(path, "_overlay.jpg"), overlay)
+        mixed = encode(overlay(image, label, palette), "JPEG")
+        files.write_bytes(self._result(path, "_overlay.jpg"), mixed)
         self._counts["images"] += 1
 
     def _predict_video(self, path: Path) -> None:
@@ -229,59 +230,12 @@ class Predictions:
                 old.unlink()  # of a run that was broken off, or a longer video
             for number, frame in source.frames():
                 label = self._segmenter.predict(frame)
-                png = draw.palette_png(label, palette)
+                png = palette_png(label, palette)
                 files.write_bytes(folder / f"{number:06}.png", png)
-                add(draw.overlay(frame, label, palette))
+                add(overlay(frame, label, palette))
                 self._counts["frames"] += 1
                 on_frame()
         self._skipped += source.skipped
-
-
-def find_inputs(patterns: Sequence[str]) -> list[Path]:
-    """The images and videos that files, folders and globs stand for, in order.
-
-    Raises:
-        UserError: a pattern stands for none, or two files have the same name.
-    """
-    if not patterns:
-        raise UserError("--mode=predict needs --images=FILE, FOLDER or 'GLOB'")
-    paths: dict[Path, None] = {}
-    for pattern in patterns:
-        found = [Path(pattern)] if Path(pattern).exists() else []
-        found = found or [Path(name) for name in sorted(glob.glob(pattern))]
-        inputs = [file for path in found for file in _inputs_in(path)]
-        if not inputs:
-            raise UserError(
-                f"--images={pattern}: no image there and no video; "
-                f"known endings: {', '.join(_IMAGES + video.SUFFIXES)}"
-            )
-        paths |= dict.fromkeys(inputs)
-    names: dict[str, Path] = {}
-    for path in paths:
-        other = names.setdefault(path.stem, path)
-        if other != path:
-            raise UserError(
-                f"{other} and {path} would be written to the same name: predict them "
-                "in two runs with different --workdir, or rename one"
-            )
-    return list(paths)
-
-
-def _inputs_in(path: Path) -> list[Path]:
-    """A file that was named is taken whatever its ending; of a folder, what is known."""
-    if not path.is_dir():
-        return [path]
-    known = _IMAGES + video.SUFFIXES
-    return sorted(p for p in path.iterdir() if p.suffix.lower() in known)
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in video.SUFFIXES
-
-
-def _some(lines: Sequence[str]) -> str:
-    more = [f"and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else []
-    return "; ".join([*lines[:_NAMED], *more])
 
 
 def _submission(
@@ -294,7 +248,7 @@ def _submission(
                 "config.predict.ids is of an archive: set config.predict.submission too"
             )
         return None
-    videos = [path for path in paths if _is_video(path)]
+    videos = [path for path in paths if is_video(path)]
     if videos:
         raise UserError(f"{videos[0]} is a video, which no server takes: leave it out")
     table = read_class_table(settings.submission)

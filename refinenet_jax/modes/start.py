@@ -4,7 +4,6 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import jax
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
@@ -23,7 +22,7 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.inference.predictor import Buckets
 from refinenet_jax.inference.protocol import Protocol
 from refinenet_jax.models import VARIANTS, Architecture
-from refinenet_jax.sharding import any_process
+from refinenet_jax.processes import on_first_process
 
 
 def request_of(
@@ -48,14 +47,9 @@ def open_data(request: Request, *splits: str) -> list[Source]:
     """
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # in a file its bars are noise
-    prepared = fault = None
-    if jax.process_index() == 0:
-        try:
-            prepared = prepare(request, log)
-        except UserError as error:
-            fault = error
-    if any_process(fault is not None):
-        raise fault or UserError("process 0 could not prepare the data, see there")
+    prepared = on_first_process(
+        lambda: prepare(request, log), "process 0 could not prepare the data, see there"
+    )
     prepared = prepared or prepare(request, log)
     sources = [open_split(prepared, split) for split in splits]
     left_out = sources[0].left_out

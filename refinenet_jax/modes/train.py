@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
@@ -35,16 +34,16 @@ from refinenet_jax.modes.start import (
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import network_of
 from refinenet_jax.sharding import (
+    Layout,
     check_batch_size,
-    global_mesh,
-    replicated,
-    split_batch,
+    global_layout,
     to_devices,
 )
 from refinenet_jax.training import optimizer as optimizers
 from refinenet_jax.training.checkpoint import Checkpoints, with_sharding
 from refinenet_jax.training.state import TrainState, create_state, sha256
 from refinenet_jax.training.steps import build_train_step
+from refinenet_jax.training.train_log import TrainLog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,7 @@ class _Run:
     config: ConfigDict
     workdir: Path
     metadata: Metadata
-    mesh: Mesh
+    layout: Layout
     batches: grain.DatasetIterator
     checkpoints: Checkpoints
     evaluator: Evaluator
@@ -67,8 +66,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         UserError: bad settings or data, another network in the workdir, or a loss that
             is no longer a number.
     """
-    mesh = global_mesh()
-    check_batch_size("train.batch_size", config.train.batch_size, mesh)
+    layout = global_layout()
+    check_batch_size("train.batch_size", config.train.batch_size, layout)
     dataset = find_dataset(config)
     metadata = describe(config, dataset)
     refuse_errors(config)
@@ -91,13 +90,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
             Checkpoints(workdir, keep_latest=config.train.keep_checkpoints)
         ) as checkpoints,
     ):
-        this = _Run(config, workdir, metadata, mesh, batches, checkpoints, evaluator)
+        this = _Run(config, workdir, metadata, layout, batches, checkpoints, evaluator)
         state = _starting_state(this, optimizer)
         if jax.process_index() == 0:
             files.write_json(workdir / "config.json", config.to_dict())
         log.say(
             f"{config.model.variant}, {count_parameters(network):,} parameters, on "
-            f"{mesh.size} × {jax.devices()[0].device_kind}; {len(train_source)} images "
+            f"{layout.num_devices} × {jax.devices()[0].device_kind}; {len(train_source)} images "
             f"of {dataset.name} {config.data.train_split}; files go to {workdir}"
         )
         train_step = _compiled_step(this, network, optimizer, state)
@@ -116,7 +115,7 @@ def _train(
     first_step, num_steps = int(state.step), config.num_steps
     with (
         contextlib.closing(
-            log.TrainLog(
+            TrainLog(
                 this.workdir,
                 first_step=first_step,
                 num_steps=num_steps,
@@ -128,7 +127,7 @@ def _train(
         for step in range(first_step + 1, num_steps + 1):
             with train_log.waiting_for_input():
                 batch = next(this.batches)
-            state, metrics = train_step(state, to_devices(batch, this.mesh))
+            state, metrics = train_step(state, to_devices(batch, this.layout))
             train_log.add(step, metrics)
             on_step()
 
@@ -186,7 +185,7 @@ def _starting_state(this: _Run, optimizer: optax.GradientTransformation) -> Trai
         network = RefineNet(this.metadata.architecture, dtype=dtype, rngs=rngs)
         return create_state(network, optimizer, config.seed)
 
-    whole = replicated(this.mesh)
+    whole = this.layout.state
     abstract = with_sharding(jax.eval_shape(create), whole)
     state = this.checkpoints.restore_latest(abstract, this.batches, this.metadata)
     if state is not None:
@@ -228,11 +227,11 @@ def _compiled_step(
     """The training step, compiled before the first batch is asked for."""
     config = this.config
     schedule = optimizers.schedule(config.optimizer, config.train.num_steps)
-    train_step = build_train_step(network, optimizer, schedule, config, this.mesh)
+    train_step = build_train_step(network, optimizer, schedule, config, this.layout)
     size, crop = config.train.batch_size, config.data.crop_size
     shapes = {"image": (size, crop, crop, 3), "label": (size, crop, crop)}
     batch = {
-        name: jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split_batch(this.mesh))
+        name: jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=this.layout.batch)
         for name, shape in shapes.items()
     }
     start = time.monotonic()

@@ -21,7 +21,7 @@ from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.errors import UserError
 from refinenet_jax.log import say
 from refinenet_jax.models.architecture import check_same_network
-from refinenet_jax.sharding import wait_for_all
+from refinenet_jax.processes import wait_for_all
 from refinenet_jax.training.state import TrainState
 
 FOLDER = "checkpoints"

@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from refinenet_jax.models import FeatureMap, RefineNet, in_training
 from refinenet_jax.models.leaves import split_network
-from refinenet_jax.sharding import replicated, split_batch
+from refinenet_jax.sharding import Layout
 from refinenet_jax.training.losses import cross_entropy
 from refinenet_jax.training.state import TrainState
 
@@ -23,13 +22,13 @@ def build_train_step(
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
     config: ConfigDict,
-    mesh: Mesh,
+    layout: Layout,
 ) -> jax.stages.Wrapped:
     """Compiles, on first use, one step of gradient descent.
 
     The step takes the state, which it consumes (its memory is reused), and a batch
-    {"image": uint8 [B,H,W,3], "label": uint8 [B,H,W]} split over the mesh. It returns
-    the next state and {"loss", "gradient_norm", "learning_rate"}, float32 [] each.
+    {"image": uint8 [B,H,W,3], "label": uint8 [B,H,W]} divided as the layout
+    says. It returns the next state and {"loss", "gradient_norm", "learning_rate"}, float32 [] each.
     Losses and BatchNorm statistics are those of the global batch.
 
     network: only its structure is used; it may be abstract.
@@ -71,10 +70,9 @@ def build_train_step(
         )
         return next_state, metrics
 
-    whole, split = replicated(mesh), split_batch(mesh)
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(whole, split),
-        out_shardings=(whole, whole),
+        in_shardings=(layout.state, layout.batch),
+        out_shardings=layout.state,
     )

@@ -9,6 +9,7 @@ import pytest
 
 from refinenet_jax.data import images
 from refinenet_jax.errors import UserError
+from refinenet_jax.pictures import encode, encode_photo
 
 HEIGHT, WIDTH = 40, 56
 
@@ -215,7 +216,7 @@ def test_16_bit_ids():
 
 def test_grey_ids_saved_as_rgb():
     ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    data = images.encode_png(np.repeat(ids[..., None], 3, axis=2))
+    data = encode(np.repeat(ids[..., None], 3, axis=2), "PNG")
     assert images.decode_label(data, "x").tolist() == ids.tolist()
 
 
@@ -234,15 +235,16 @@ def test_label_colours(mode):
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (5, 9, 3)])
-def test_encode_png_loses_nothing(shape):
+def test_a_png_loses_nothing(shape):
     pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     decode = images.decode_label if len(shape) == 2 else images.decode_image
-    np.testing.assert_array_equal(decode(images.encode_png(pixels), "x"), pixels)
+    np.testing.assert_array_equal(decode(encode(pixels, "PNG"), "x"), pixels)
+    np.testing.assert_array_equal(decode(encode_photo(pixels), "x"), pixels)
 
 
 def test_read_image(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(images.encode_png(smooth_picture()))
+    path.write_bytes(encode_photo(smooth_picture()))
     np.testing.assert_array_equal(images.read_image(path), smooth_picture())
     with pytest.raises(UserError, match="b.png cannot be read: No such file"):
         images.read_image(tmp_path / "b.png")

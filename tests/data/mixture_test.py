@@ -4,10 +4,10 @@ import grain
 import numpy as np
 import pytest
 
-from refinenet_jax.data.images import encode_png
 from refinenet_jax.data.mixture import decode, mixed_examples
 from refinenet_jax.data.transforms import Example
 from refinenet_jax.errors import UserError
+from refinenet_jax.pictures import encode
 from tests.data.records import HEIGHT, WIDTH, ingredient, numbered, record, source
 
 
@@ -149,7 +149,7 @@ def test_class_ids_become_those_of_the_mixture():
     partly_ignored = record(2)
     label = np.full((HEIGHT, WIDTH), 2, np.uint8)
     label[1, 3] = 255
-    partly_ignored["label"] = encode_png(label)
+    partly_ignored["label"] = encode(label, "PNG")
     mapped = source([record(0), record(1), partly_ignored, record(3)])
     mixed = mixed_examples(
         [ingredient(mapped, class_map=class_map), ingredient(numbered(10, 12))], 0

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refinenet_jax.data import images
 from refinenet_jax.data.mixture import Ingredient
 from refinenet_jax.data.source import Source
+from refinenet_jax.pictures import encode
 
 HEIGHT, WIDTH = 12, 16
 
@@ -18,8 +18,8 @@ def record(number: int) -> dict:
     image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     label = np.full((HEIGHT, WIDTH), number % 200, np.uint8)
     return {
-        "image": images.encode_png(image),
-        "label": images.encode_png(label),
+        "image": encode(image, "PNG"),
+        "label": encode(label, "PNG"),
         "name": f"picture {number}".encode(),
     }
 

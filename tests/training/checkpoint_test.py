@@ -11,7 +11,7 @@ import pytest
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.errors import UserError
 from refinenet_jax.models import Architecture
-from refinenet_jax.sharding import global_mesh, replicated
+from refinenet_jax.sharding import global_layout
 from refinenet_jax.training.checkpoint import (
     Checkpoints,
     open_checkpoints,
@@ -24,7 +24,7 @@ METADATA = Metadata(ARCHITECTURE, ("a", "b"), ((0, 0, 0), (9, 9, 9)), optimizer=
 
 
 def a_state(value, step):
-    sharding = replicated(global_mesh())
+    sharding = global_layout().state
     state = TrainState(
         step=jnp.asarray(step, jnp.int32),
         params={"backbones": {"w": jnp.full((5, 3), value)}},
@@ -52,7 +52,7 @@ def save(workdir, scores, keep_latest=2):
 def restore(workdir, metadata=METADATA):
     checkpoints = Checkpoints(workdir, keep_latest=2)
     batches = data()
-    abstract = with_sharding(a_state(0.0, 0), replicated(global_mesh()))
+    abstract = with_sharding(a_state(0.0, 0), global_layout().state)
     state = checkpoints.restore_latest(abstract, batches, metadata)
     checkpoints.close()
     return state, batches
@@ -96,7 +96,7 @@ def load(workdir, which):
         state = a_state(0.0, 0)
         return state.params, state.batch_stats
 
-    sharding = replicated(global_mesh())
+    sharding = global_layout().state
     return open_checkpoints(workdir).load_network(which, shapes_of, sharding)
 
 

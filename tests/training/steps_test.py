@@ -6,7 +6,7 @@ from flax import nnx
 
 from refinenet_jax.config import default
 from refinenet_jax.models.leaves import named_leaves
-from refinenet_jax.sharding import replicated, split_batch
+from refinenet_jax.sharding import Layout
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 from refinenet_jax.training.state import TrainState, create_state, sha256
 from refinenet_jax.training.steps import build_train_step
@@ -46,8 +46,8 @@ def batches(count, size=4, height=48, width=65):
         }
 
 
-def mesh_of(count):
-    return jax.sharding.Mesh(np.asarray(jax.devices()[:count]), ("data",))
+def layout_over(count):
+    return Layout.over(jax.devices()[:count])
 
 
 def without_dropout(network):
@@ -61,16 +61,16 @@ def an_optimizer(config):
     return build_optimizer(config.optimizer, 100, freezes_norms=freezes_norms)
 
 
-def losses(network, config, mesh, count, **shape):
-    """Trains `count` steps on `mesh`; the losses and the last state."""
+def losses(network, config, layout, count, **shape):
+    """Trains `count` steps on `layout`; the losses and the last state."""
     optimizer = an_optimizer(config)
     rate = schedule(config.optimizer, 100)
-    step = build_train_step(network, optimizer, rate, config, mesh)
+    step = build_train_step(network, optimizer, rate, config, layout)
     state = jax.tree.map(jnp.copy, create_state(network, optimizer, config.seed))
-    state = jax.device_put(state, replicated(mesh))
+    state = jax.device_put(state, layout.state)
     found = []
     for batch in batches(count, **shape):
-        state, metrics = step(state, jax.device_put(batch, split_batch(mesh)))
+        state, metrics = step(state, jax.device_put(batch, layout.batch))
         found.append(float(metrics["loss"]))
     return found, state
 
@@ -85,8 +85,8 @@ def network():
 def test_several_devices_see_what_one_sees(network, count):
     # BatchNorm statistics over the global batch, dropout on.
     config = a_config()
-    expected, one = losses(network, config, mesh_of(1), 4)
-    found, several = losses(network, config, mesh_of(count), 4)
+    expected, one = losses(network, config, layout_over(1), 4)
+    found, several = losses(network, config, layout_over(count), 4)
     assert found == pytest.approx(expected, rel=1e-6)  # measured: 1.5e-7
     for theirs, ours in zip(
         *(jax.tree.leaves(jax.device_get(s.batch_stats)) for s in (one, several)),
@@ -105,7 +105,7 @@ def test_hundred_steps_of_frozen_statistics_leave_every_bit(network, regime):
     kept = jax.tree.map(np.asarray, before.batch_stats)
     params = {k: np.array(v[...]) for k, v in named_leaves(before.params).items()}
     # The first convolution sees 2 × 16 × 17 pixels: small, so that it is quick.
-    _, after = losses(network, config, mesh_of(1), 100, size=2, height=32, width=33)
+    _, after = losses(network, config, layout_over(1), 100, size=2, height=32, width=33)
     assert int(after.step) == 100
     same = jax.tree.map(lambda a, b: np.array_equal(a, b), kept, after.batch_stats)
     assert all(jax.tree.leaves(same))
@@ -156,7 +156,7 @@ def test_ten_sgd_steps_as_torch(network):
         loss.backward()
         optimizer.step()
         expected.append(float(loss.detach()))
-    found, _ = losses(ours, config, mesh_of(1), 10)
+    found, _ = losses(ours, config, layout_over(1), 10)
     # The losses move by far more than the tolerance, so that agreement means something.
     assert max(expected) - min(expected) > 0.5
     # Measured: 1.2e-7.

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 
 from refinenet_jax.data.class_table import Archive
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, first_line
 
 
 class Files:
@@ -142,10 +142,9 @@ def unpack(archive: pathlib.Path, into: pathlib.Path) -> pathlib.Path:
         _extract(archive, partial)
         os.replace(partial, folder)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{archive} cannot be unpacked into {into} ({reason}): is the download "
-            "complete, and is there room on the disk?"
+            f"{archive} cannot be unpacked into {into} ({first_line(error)}): is the "
+            "download complete, and is there room on the disk?"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

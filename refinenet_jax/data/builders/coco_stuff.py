@@ -5,7 +5,11 @@ import pathlib
 from refinenet_jax.data.builders.archives import Files
 from refinenet_jax.data.builders.examples import FilesBuilder, Pair, read_names
 from refinenet_jax.data.builders.matlab import read_variable, to_raw_label
-from refinenet_jax.data.builders.pairing import files_by_name, pairs_by_name
+from refinenet_jax.data.builders.pairing import (
+    files_by_name,
+    named_pairs,
+    pairs_by_name,
+)
 from refinenet_jax.data.class_table import RawLabel
 
 # It holds train2017/ and val2017/ as the archives of the images do, so that its table
@@ -30,10 +34,12 @@ class CocoStuff10k(FilesBuilder):
         images = files.need("images")
         labels = files.need("annotations")
         return {
-            split: [
-                Pair(name, images / f"{name}.jpg", labels / f"{name}.mat")
-                for name in read_names(files.need(f"imageLists/{split}.txt"))
-            ]
+            split: named_pairs(
+                read_names(files.need(f"imageLists/{split}.txt")),
+                images,
+                labels,
+                ".mat",
+            )
             for split in ("train", "test")
         }
 

@@ -18,7 +18,8 @@ from refinenet_jax.data.builders.archives import Files, refuse_other_content
 from refinenet_jax.data.builders.records import SegmentationBuilder, encoded_example
 from refinenet_jax.data.class_table import Archive, RawLabel
 from refinenet_jax.data.images import DataError
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, first_line
+from refinenet_jax.pictures import encode_photo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ class FilesBuilder(SegmentationBuilder):
         upright = images.turn_upright(image, turn)
         turned = turn != 1 and upright.shape[:2] == raw.shape
         if turned:
-            image, encoded = upright, images.encode_png(upright)
+            image, encoded = upright, encode_photo(upright)
         if image.shape[:2] != raw.shape:
             raise DataError(
                 "size_mismatch",
@@ -197,9 +198,8 @@ class FilesBuilder(SegmentationBuilder):
             tfds.download.DownloadError,
             download_manager.NonMatchingChecksumError,
         ) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{self.name} could not be downloaded ({reason}): download "
+                f"{self.name} could not be downloaded ({first_line(error)}): download "
                 f"{archive.url} yourself and name its folder in config.data.manual_dir"
             ) from error
         refuse_other_content(file, archive)

@@ -15,10 +15,9 @@ from refinenet_jax.data.builders.examples import FilesBuilder, Pair, manual_fold
 from refinenet_jax.data.builders.records import Request
 from refinenet_jax.data.class_table import ClassTable, RawLabel
 from refinenet_jax.data.images import DataError
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, listed
 from refinenet_jax.labels import IGNORE_LABEL
 
-_IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # A JPEG is no label either, but is told so when it is read.
 _LABELS = (".png", ".bmp", ".gif", ".jpeg", ".jpg", ".tif", ".tiff")
 _LAYOUTS = (
@@ -108,7 +107,7 @@ class Folder(FilesBuilder):
                 f"{_LAYOUTS}"
             )
         return {
-            split: _pairs(_by_stem(image_dir, _IMAGES), label_dir, suffix)
+            split: _pairs(_by_stem(image_dir, images.SUFFIXES), label_dir, suffix)
             for split, (image_dir, label_dir) in found.items()
         }
 
@@ -128,12 +127,11 @@ class Folder(FilesBuilder):
         found, inverse = np.unique(packed, return_inverse=True)
         unknown = [int(c) for c in found if int(c) not in self._number_of]
         if unknown:
-            shown = ", ".join(str(_unpacked(c)) for c in unknown[:5])
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            shown = listed([str(_unpacked(c)) for c in unknown], 5)
             raise DataError(
                 "unknown_colours",
                 f"label {where} has colours that {self.request.folder.classes} does "
-                f"not list: {shown}{more}; list them, or those that do not count "
+                f"not list: {shown}; list them, or those that do not count "
                 f"under the name {_IGNORE!r}",
             )
         numbers = np.array([self._number_of[int(c)] for c in found], np.uint8)
@@ -207,7 +205,7 @@ def _listed_pairs(
     suffix: str,
 ) -> list[Pair]:
     """The pairs of the names in a list, with or without the ending of the image."""
-    by_stem = _by_stem(image_dir, _IMAGES)
+    by_stem = _by_stem(image_dir, images.SUFFIXES)
     wanted: dict[str, pathlib.Path] = {}
     for line in images.read_bytes(split_list).decode("utf-8-sig").splitlines():
         name = line.strip()
@@ -228,7 +226,8 @@ def _pairs(
 ) -> list[Pair]:
     if not image_by_stem:
         raise UserError(
-            f"there are no images for {label_dir}; known endings: {', '.join(_IMAGES)}"
+            f"there are no images for {label_dir}; known endings: "
+            f"{', '.join(images.SUFFIXES)}"
         )
     labels = _by_stem(label_dir, _LABELS)
     pairs = []

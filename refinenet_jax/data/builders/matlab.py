@@ -11,7 +11,7 @@ import scipy.io
 
 from refinenet_jax.data.class_table import RawLabel
 from refinenet_jax.data.images import DataError
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, first_line
 
 
 def read_variable(path: pathlib.Path, name: str) -> npt.NDArray[Any]:
@@ -55,8 +55,9 @@ def open_hdf5(path: pathlib.Path) -> Iterator[Any]:
     except UserError:
         raise
     except Exception as error:  # h5py raises many kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError("damaged", f"{path} cannot be decoded: {reason}") from error
+        raise DataError(
+            "damaged", f"{path} cannot be decoded: {first_line(error)}"
+        ) from error
 
 
 def to_raw_label(values: npt.NDArray[Any], where: str) -> RawLabel:

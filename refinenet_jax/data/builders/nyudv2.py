@@ -1,10 +1,10 @@
 """NYU Depth Dataset V2, the labelled pictures with 40 classes."""
 
-from refinenet_jax.data import images
 from refinenet_jax.data.builders.archives import Files
 from refinenet_jax.data.builders.examples import FilesBuilder, Pair
 from refinenet_jax.data.builders.matlab import open_hdf5, to_raw_label
 from refinenet_jax.data.class_table import RawLabel, read_table
+from refinenet_jax.pictures import encode_photo
 
 
 class NyuDv2(FilesBuilder):
@@ -28,7 +28,7 @@ class NyuDv2(FilesBuilder):
         """Reads one picture of images, uint8 [N,3,W,H], as a PNG."""
         with open_hdf5(pair.image) as file:
             picture = file["images"][pair.index]
-        return images.encode_png(picture.transpose(2, 1, 0))
+        return encode_photo(picture.transpose(2, 1, 0))
 
     def read_label(self, pair: Pair) -> RawLabel:
         """Reads one map of labels, uint16 [N,W,H]: values 0..894."""

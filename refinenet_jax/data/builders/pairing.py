@@ -1,7 +1,7 @@
 """Pairs images with labels that lie in folders of their own and share names."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from refinenet_jax.data.builders.examples import Pair
 from refinenet_jax.data.images import DataError
@@ -26,6 +26,13 @@ def files_by_name(
     if not found:
         raise DataError("missing", f"{folder} holds no {pattern}")
     return found
+
+
+def named_pairs(
+    names: Iterable[str], images: pathlib.Path, labels: pathlib.Path, ending: str
+) -> list[Pair]:
+    """NAME.jpg in one folder with NAME and an ending, such as ".png", in the other."""
+    return [Pair(n, images / f"{n}.jpg", labels / f"{n}{ending}") for n in names]
 
 
 def pairs_by_name(

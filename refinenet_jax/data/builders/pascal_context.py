@@ -3,6 +3,7 @@
 from refinenet_jax.data.builders.archives import Files
 from refinenet_jax.data.builders.examples import FilesBuilder, Pair, read_names
 from refinenet_jax.data.builders.matlab import read_variable, to_raw_label
+from refinenet_jax.data.builders.pairing import named_pairs
 from refinenet_jax.data.class_table import RawLabel
 
 _VOC = "VOCdevkit/VOC2010"
@@ -22,10 +23,12 @@ class PascalContext(FilesBuilder):
         images = files.need(f"{_VOC}/JPEGImages")
         labels = files.need("trainval")
         return {
-            split: [
-                Pair(name, images / f"{name}.jpg", labels / f"{name}.mat")
-                for name in read_names(files.need(f"{_VOC}/ImageSets/Main/{split}.txt"))
-            ]
+            split: named_pairs(
+                read_names(files.need(f"{_VOC}/ImageSets/Main/{split}.txt")),
+                images,
+                labels,
+                ".mat",
+            )
             for split in ("train", "val")
         }
 

@@ -4,6 +4,7 @@ import pathlib
 
 from refinenet_jax.data.builders.archives import Files
 from refinenet_jax.data.builders.examples import FilesBuilder, Pair, read_names
+from refinenet_jax.data.builders.pairing import named_pairs
 
 _ROOT = "pascal_person_part"
 
@@ -19,10 +20,7 @@ class PersonPart(FilesBuilder):
         labels = files.need(f"{_ROOT}/{_ROOT}_gt")
         lists = files.need(f"{_ROOT}/{_ROOT}_trainval_list")
         return {
-            split: [
-                Pair(name, images / f"{name}.jpg", labels / f"{name}.png")
-                for name in _names(lists, split)
-            ]
+            split: named_pairs(_names(lists, split), images, labels, ".png")
             for split in ("train", "val")
         }
 

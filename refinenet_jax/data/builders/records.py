@@ -15,13 +15,13 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
-from refinenet_jax.data import images
 from refinenet_jax.data.class_table import (
     ClassTable,
     count_classes,
     read_class_table,
 )
 from refinenet_jax.errors import UserError
+from refinenet_jax.pictures import encode
 
 _EXAMPLES_PER_SHARD = 1000
 
@@ -224,7 +224,7 @@ def encoded_example(
     counts = count_classes(label, num_classes).tolist()
     return {
         "image": io.BytesIO(image),
-        "label": io.BytesIO(images.encode_png(label)),
+        "label": io.BytesIO(encode(label, "PNG")),
         "name": name,
         "class_pixels": " ".join(map(str, counts)),
     }

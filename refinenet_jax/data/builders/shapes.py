@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from refinenet_jax.data import images
 from refinenet_jax.data.builders.records import (
     Request,
     SegmentationBuilder,
@@ -24,6 +23,7 @@ from refinenet_jax.data.builders.records import (
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.errors import UserError
 from refinenet_jax.labels import IGNORE_LABEL
+from refinenet_jax.pictures import encode
 
 HEIGHT = 96
 WIDTH = 128
@@ -76,7 +76,7 @@ class Shapes(SegmentationBuilder):
         image, label = draw_scene(split, index)
         num_classes = len(self.class_table.class_names)
         name = f"{split}_{index:04d}"
-        return encoded_example(images.encode_png(image), label, name, num_classes)
+        return encoded_example(encode(image, "PNG"), label, name, num_classes)
 
 
 def draw_scene(

@@ -8,6 +8,7 @@ import scipy.io
 
 from refinenet_jax.data.builders.archives import Files
 from refinenet_jax.data.builders.examples import FilesBuilder, Pair, read_names
+from refinenet_jax.data.builders.pairing import named_pairs
 from refinenet_jax.data.class_table import RawLabel
 from refinenet_jax.data.images import DataError
 
@@ -41,27 +42,13 @@ class Voc2012(FilesBuilder):
 
 def _voc_pairs(voc: pathlib.Path, split: str) -> list[Pair]:
     names = read_names(voc / "ImageSets" / "Segmentation" / f"{split}.txt")
-    return [
-        Pair(
-            name=name,
-            image=voc / "JPEGImages" / f"{name}.jpg",
-            label=voc / "SegmentationClass" / f"{name}.png",
-        )
-        for name in names
-    ]
+    return named_pairs(names, voc / "JPEGImages", voc / "SegmentationClass", ".png")
 
 
 def _sbd_pairs(sbd: pathlib.Path, known: set[str]) -> list[Pair]:
     names = read_names(sbd / "train.txt") + read_names(sbd / "val.txt")
-    return [
-        Pair(
-            name=name,
-            image=sbd / "img" / f"{name}.jpg",
-            label=sbd / "cls" / f"{name}.mat",
-        )
-        for name in names
-        if name not in known
-    ]
+    wanted = [name for name in names if name not in known]
+    return named_pairs(wanted, sbd / "img", sbd / "cls", ".mat")
 
 
 def _read_mat(path: pathlib.Path) -> npt.NDArray[np.uint8]:

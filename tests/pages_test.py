@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from refinenet_jax import page
+from refinenet_jax import pages
 
-TEMPLATES = Path(page.__file__).parent / "templates"
+TEMPLATES = Path(pages.__file__).parent / "templates"
 
 
 def test_a_picture_is_a_file_in_an_address():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 9, 3)).astype(np.uint8)
-    address = page.picture(pixels, "PNG")
+    address = pages.picture(pixels, "PNG")
     head, _, data = address.partition(",")
     assert head == "data:image/png;base64"
     np.testing.assert_array_equal(
         Image.open(io.BytesIO(base64.b64decode(data))), pixels
     )
-    assert page.picture(pixels, "JPEG").startswith("data:image/jpeg;base64,")
+    assert pages.picture(pixels, "JPEG").startswith("data:image/jpeg;base64,")
 
 
 def test_templates_ask_for_nothing_outside_and_run_nothing():
@@ -41,23 +41,24 @@ def report(name: str) -> dict[str, object]:
 
 
 def test_text_is_never_markup():
-    html = page.render("check_data.html", report("<script>&\"'")).decode()
+    html = pages.render("check_data.html", report("<script>&\"'")).decode()
     assert "<script" not in html
     assert html.count("&lt;script&gt;&amp;&#34;&#39;") >= 4
     assert (
-        "<script>&\"'" in page.render("check_data.txt", report("<script>&\"'")).decode()
+        "<script>&\"'"
+        in pages.render("check_data.txt", report("<script>&\"'")).decode()
     )
 
 
 def test_names_that_are_no_text():
-    assert b"<code>a?.png</code>" in page.render(
+    assert b"<code>a?.png</code>" in pages.render(
         "check_data.html", report("a\udcff.png")
     )
 
 
 def test_a_page_in_a_browser(browser, tmp_path):
-    path = tmp_path / "page.html"
-    path.write_bytes(page.render("check_data.html", report("<b>bold</b> & more")))
+    path = tmp_path / "pages.html"
+    path.write_bytes(pages.render("check_data.html", report("<b>bold</b> & more")))
     browser.open(path)
     assert browser.texts("h1") == ["<b>bold</b> & more"]
     assert browser.texts(".finding li") == ["<b>bold</b> & more"]

@@ -1,16 +1,15 @@
-"""Pictures of label maps."""
+"""Pictures of label maps, and the files of pictures."""
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from refinenet_jax.labels import IGNORE_LABEL
+from refinenet_jax.labels import IGNORE_LABEL, VOID_COLOUR
 
 Palette = Sequence[Sequence[int]]
-
-_IGNORED = (224, 224, 192)  # the colour of void in the VOC devkit
 
 
 def colours(label: np.ndarray, palette: Palette) -> np.ndarray:
@@ -31,16 +30,17 @@ def palette_png(label: np.ndarray, palette: Palette) -> bytes:
     """
     picture = Image.fromarray(label)
     picture.putpalette(_table(palette).tobytes())
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return _content(picture, "PNG", optimize=True)
 
 
-def encode(image: np.ndarray, file_format: str) -> bytes:
-    """uint8 [H,W,3] RGB → a file's bytes; file_format: "PNG" or "JPEG"."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, file_format)
-    return buffer.getvalue()
+def encode(pixels: np.ndarray, file_format: str) -> bytes:
+    """uint8 [H,W,3] RGB, or [H,W] → a file's bytes; file_format: "PNG" or "JPEG"."""
+    return _content(Image.fromarray(pixels), file_format)
+
+
+def encode_photo(pixels: np.ndarray) -> bytes:
+    """A PNG of uint8 [H,W,3] RGB; a little larger than `encode`'s, six times as fast."""
+    return _content(Image.fromarray(pixels), "PNG", compress_level=1)
 
 
 def strip(
@@ -60,9 +60,15 @@ def strip(
     return np.vstack(pictures)
 
 
+def _content(picture: Image.Image, file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
 def _table(palette: Palette) -> np.ndarray:
     """uint8 [256,3]: a colour for each value that a label can have."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
-    table[IGNORE_LABEL] = _IGNORED
+    table[IGNORE_LABEL] = VOID_COLOUR
     return table

@@ -1,13 +1,13 @@
 """Reports as pages that need nothing beside them: no script, no file, no network."""
 
 import base64
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 import numpy as np
-from PIL import Image
+
+from refinenet_jax.pictures import encode
 
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("refinenet_jax"),
@@ -28,7 +28,5 @@ def render(template: str, values: Mapping[str, Any]) -> bytes:
 
 def picture(pixels: np.ndarray, file_format: str) -> str:
     """uint8 [H,W,3] RGB → a data URI; file_format: "PNG" or "JPEG"."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, file_format)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    data = base64.b64encode(encode(pixels, file_format)).decode("ascii")
     return f"data:image/{file_format.lower()};base64,{data}"
