@@ -23,6 +23,7 @@ FLOORS = {
     "provenance": 1,
     "page": 1,
     "files": 0,
+    "settings": 0,
     "labels": 0,
     "errors": -1,
 }
