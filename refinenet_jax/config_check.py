@@ -36,7 +36,9 @@ def check_value(name: str, value: Any, rule: Rule) -> None:
     """
     if rule.holds(value):
         return
-    shown = repr(value) if name.startswith("config.") else str(value)
+    shown = repr(value)
+    if name.startswith("--") and str(value).isprintable():
+        shown = str(value)  # as it was typed
     if len(shown) > _LONGEST:
         shown = f"{shown[:_LONGEST]}..."
     shown = f"{name}={shown}"

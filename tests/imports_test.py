@@ -16,6 +16,7 @@ FLOORS = {
     "data": 2,
     "models": 1,
     "weights": 1,
+    "usage": 1,
     "config_check": 2,
     "config": 1,
     "log": 1,

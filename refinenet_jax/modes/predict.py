@@ -243,8 +243,6 @@ def find_inputs(patterns: Sequence[str]) -> list[Path]:
     Raises:
         UserError: a pattern stands for none, or two files have the same name.
     """
-    if not patterns:
-        raise UserError("--mode=predict needs --images=FILE, FOLDER or 'GLOB'")
     paths: dict[Path, None] = {}
     for pattern in patterns:
         found = [Path(pattern)] if Path(pattern).exists() else []
