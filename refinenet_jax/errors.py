@@ -12,13 +12,22 @@ class UserError(ValueError):
     """
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to say of the known name that is most like an unknown one; "" if none is.
+def unknown(
+    what: str, name: str, known: Iterable[str], *, listed: str = ""
+) -> UserError:
+    """The error for a name that is none of the known ones; it tells the nearest.
 
-    "resnet5" among resnet50 and others → ", did you mean 'resnet50'?".
+    Args:
+        what: what was given, such as "--mode=evaluate".
+        name: the name in it, which the known ones are compared with.
+        known: all names there are.
+        listed: takes the place of "known: " and their list.
     """
-    found = difflib.get_close_matches(name, list(known), 1)
-    return f", did you mean {found[0]!r}?" if found else ""
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    guess = f"; did you mean {nearest[0]}?" if nearest else ""
+    listed = listed or f"known: {', '.join(known)}"
+    return UserError(f"{what} is unknown; {listed}{guess}")
 
 
 def first_line(error: BaseException) -> str:

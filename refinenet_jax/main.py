@@ -1,46 +1,107 @@
 """The door: reads the command line and hands over to a mode.
 
-    python -m refinenet_jax.main --config=configs/NAME.py[:VARIANT] [--workdir=DIR]
-        [--mode=train|eval|predict|convert|export|check_data] [--config.a.b=value ...]
+    refinenet --config=NAME[:VARIANT] [--mode=MODE] [--workdir=DIR]
+        [--config.FIELD=VALUE ...]
+
+or `python -m refinenet_jax.main`. `--help` tells all names; see `usage.overview`.
 
 Exit code 0: done; 2: something the person must change, said in one line; 1: a fault of
-the program.
+the program. Whatever can be said without jax is said before jax is imported.
 """
 
+import argparse
+import dataclasses
+import importlib
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from refinenet_jax import config as config_lib
-from refinenet_jax import config_check, processes
-from refinenet_jax.errors import UserError
-from refinenet_jax.modes import check_data, convert, evaluate, export, predict, train
-from refinenet_jax.provenance import provenance
+from refinenet_jax import config as configs
+from refinenet_jax import usage
+from refinenet_jax.config_check import check, check_field, check_value
+from refinenet_jax.errors import UserError, unknown
+from refinenet_jax.settings import SETTINGS, Setting
+from refinenet_jax.settings.rules import Flag, OneOf, Text, Texts, Whole
 
-_MODES = ("train", "eval", "predict", "convert", "export", "check_data")
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:VARIANT]")
-_WORKDIR = flags.DEFINE_string("workdir", None, "All files go here; runs/NAME")
-_MODE = flags.DEFINE_string("mode", "train", f"One of {', '.join(_MODES)}")
-_IMAGES = flags.DEFINE_multi_string(
-    "images",
-    [],
-    "Modes predict and export: a file, folder or glob; may be given again",
-)
-_WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Mode convert: a PyTorch checkpoint, .pth, .pth.tar, .safetensors"
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0, where there are several"
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0")
+@dataclasses.dataclass(frozen=True)
+class _Mode:
+    """A mode: the function `run` of a module, imported when it is asked for.
+
+    Attributes:
+      module: in refinenet_jax.modes.
+      text: what it does.
+      takes: flags whose values `run` takes after configuration and workdir.
+      needs: the flag of these that must be given, as a message has it.
+      computes: whether it needs the devices and the other processes.
+    """
+
+    module: str
+    text: str
+    takes: tuple[str, ...] = ()
+    needs: str = ""
+    computes: bool = True
+
+
+_IMAGES = "--images=FILE, FOLDER or 'GLOB'"
+_MODES = {
+    "train": _Mode(
+        "train", "Trains, evaluates as it goes, and goes on where it ended."
+    ),
+    "eval": _Mode("evaluate", "Evaluates the workdir's network."),
+    "predict": _Mode(
+        "predict", "Segments images and videos.", takes=("images",), needs=_IMAGES
+    ),
+    "convert": _Mode(
+        "convert",
+        "Makes a workdir of a PyTorch checkpoint.",
+        takes=("weights",),
+        needs="--weights=FILE",
+    ),
+    "export": _Mode(
+        "export", "Writes the network for other programs.", takes=("images",)
+    ),
+    "check_data": _Mode("check_data", "Looks the data over and reports its faults."),
+    "show": _Mode(
+        "show", "Prints all settings and what differs; starts nothing.", computes=False
+    ),
+}
+
+_FLAGS = {
+    flag.name: flag
+    for flag in (
+        Setting("config", "", Text(), "CONFIG[:VARIANT], see above."),
+        Setting(
+            "mode", "train", OneOf(tuple(_MODES)), "See above; train if not given."
+        ),
+        Setting("workdir", "", Text(), "All files go here; runs/CONFIG[_VARIANT]."),
+        Setting(
+            "images",
+            (),
+            Texts(),
+            "Modes predict and export: a file, folder or 'glob'; may be given again.",
+        ),
+        Setting(
+            "weights",
+            None,
+            Text(),
+            "Mode convert: a PyTorch checkpoint, .pth, .pth.tar or .safetensors.",
+        ),
+        Setting(
+            "coordinator_address",
+            None,
+            Text("HOST:PORT", r"\S+:\d{1,5}"),
+            "HOST:PORT of process 0, where there are several.",
+        ),
+        Setting("num_processes", None, Whole(1, 65536), "How many there are."),
+        Setting("process_id", None, Whole(0, 65535), "Which of them this is, from 0."),
+    )
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -49,56 +110,112 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         UserError: something the person must change.
     """
-    config = _parse(argv)
-    processes.start_processes(
-        _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    given = _parse(argv)
+    if "help" in given:
+        topic = given["help"][-1]
+        texts = {name: mode.text for name, mode in _MODES.items()}
+        print(
+            usage.about(topic)
+            if topic
+            else usage.overview(texts, configs.known(), _FLAGS.values())
+        )
+        return
+    flags = {
+        name: _value(f"--{name}", flag, given) if name in given else flag.default
+        for name, flag in _FLAGS.items()
+    }
+    mode = _MODES[flags["mode"]]
+    _check_flags(flags, mode)
+    config, default_workdir = _configuration(flags["config"], given)
+    workdir = Path(flags["workdir"] or default_workdir)
+    if mode.computes:  # these two import jax
+        from refinenet_jax.processes import start_processes
+        from refinenet_jax.provenance import provenance
+
+        start_processes(
+            flags["coordinator_address"], flags["num_processes"], flags["process_id"]
+        )
+        provenance()
+    module = importlib.import_module(f"refinenet_jax.modes.{mode.module}")
+    module.run(config, workdir, *(flags[name] for name in mode.takes))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def _parse(argv: Sequence[str]) -> dict[str, list[str]]:
+    """All that is given, as text, by the name of the flag."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    common: dict[str, Any] = {"action": "append", "default": argparse.SUPPRESS}
+    parser.add_argument("-h", "--help", nargs="?", const="", **common)
+    for name in _FLAGS:
+        parser.add_argument(f"--{name}", **common)
+    for name, setting in SETTINGS.items():
+        alone: dict[str, Any] = {}
+        if isinstance(setting.rule, Flag):
+            alone = {"nargs": "?", "const": "True"}
+        parser.add_argument(f"--config.{name}", **alone, **common)
+    given, extra = parser.parse_known_args(list(argv[1:]))
+    if extra and "help" not in given:
+        _refuse(extra[0])
+    return vars(given)
+
+
+def _refuse(argument: str) -> NoReturn:
+    if not argument.startswith("-"):
+        raise UserError(f"{argument} is no flag; flags begin with --")
+    name = argument.partition("=")[0]
+    if name.startswith("--config."):
+        check_field(name.removeprefix("--config."))
+    if name == "--only_check_args":  # absl's, which started a training all the same
+        raise UserError("--only_check_args is --mode=show here: it starts nothing")
+    raise unknown(name, name, [f"--{known}" for known in ("help", *_FLAGS)])
+
+
+def _value(name: str, setting: Setting, given: dict[str, list[str]]) -> Any:
+    """What is given for a flag or field, read and checked."""
+    value = setting.rule.read(given[name.removeprefix("--")])
+    check_value(name, value, setting.rule)
+    return value
+
+
+def _check_flags(flags: dict[str, Any], mode: _Mode) -> None:
+    """Refuses flags that do not go together, and a mode without what it needs."""
+    if mode.needs and not any(flags[name] for name in mode.takes):
+        raise UserError(f"--mode={flags['mode']} needs {mode.needs}")
+    address, count, index = (
+        flags[name] for name in ("coordinator_address", "num_processes", "process_id")
     )
-    provenance()
-    workdir = Path(_WORKDIR.value or _default_workdir(argv))
-    if _MODE.value == "train":
-        train.run(config, workdir)
-    elif _MODE.value == "eval":
-        evaluate.run(config, workdir)
-    elif _MODE.value == "predict":
-        predict.run(config, workdir, _IMAGES.value)
-    elif _MODE.value == "convert":
-        convert.run(config, workdir, _WEIGHTS.value)
-    elif _MODE.value == "check_data":
-        check_data.run(config, workdir)
-    else:
-        export.run(config, workdir, _IMAGES.value)
+    if len({value is None for value in (address, count, index)}) > 1:
+        raise UserError(
+            "--coordinator_address, --num_processes and --process_id go together: "
+            "give all three or none"
+        )
+    if count is not None and index >= count:
+        raise UserError(
+            f"--process_id={index} must be less than --num_processes={count}"
+        )
 
 
-def _parse(argv: Sequence[str]) -> ConfigDict:
-    """Fills the flags and returns the checked configuration."""
-    for argument in argv[1:]:
-        field = re.match(r"--?config\.([^=]*)", argument)
-        if field:
-            config_check.check_field(field[1])
-    try:
-        extra = flags.FLAGS(list(argv))[1:]
-        config = _CONFIG.value
-        if config is not None:
-            config_lib.flatten(config)  # a file that is not there shows on first use
-    # A config is code of its own: whatever it raises names what is wrong with it.
-    except Exception as error:
-        raise UserError(" ".join(str(error).split())) from error
-    if extra:
-        raise UserError(f"{extra[0]} is no flag; flags begin with --")
-    if config is None:
-        raise UserError("--config=configs/NAME.py is missing")
-    if _MODE.value not in _MODES:
-        raise UserError(f"--mode={_MODE.value} is unknown; known: {', '.join(_MODES)}")
-    config_check.check(config)
-    return config
-
-
-def _default_workdir(argv: Sequence[str]) -> str:
-    """configs/voc.py:resnet50 → runs/voc_resnet50."""
-    filename = config_flags.get_config_filename(flags.FLAGS["config"])
-    path, _, variant = filename.partition(":")
-    name = Path(path).stem
-    return f"runs/{name}_{variant}" if variant else f"runs/{name}"
+def _configuration(name: str, given: dict[str, list[str]]) -> tuple[ConfigDict, str]:
+    """The checked configuration, and where its files go if nothing else is said."""
+    if not name:
+        raise UserError(
+            f"--config=NAME is missing; known: {', '.join(configs.known())}; --help "
+            "tells more"
+        )
+    name, _, variant = name.partition(":")
+    path = configs.locate(name)
+    config = configs.load(path, variant)
+    check(config)
+    for field, setting in SETTINGS.items():
+        if f"config.{field}" in given:
+            value = _value(f"config.{field}", setting, given)
+            config.update_from_flattened_dict({field: value})
+    workdir = f"runs/{path.stem}_{variant}" if variant else f"runs/{path.stem}"
+    return config, workdir
 
 
 def run() -> None:
@@ -107,7 +224,6 @@ def run() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     # Orbax leaves its other readers behind when one meets a damaged file.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    app.define_help_flags()
     try:
         main(sys.argv)
     except UserError as error:

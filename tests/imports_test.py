@@ -17,6 +17,7 @@ FLOORS = {
     "data": 3,
     "weights": 3,
     "models": 2,
+    "usage": 1,
     "config_check": 2,
     "files": 2,
     "pages": 2,
@@ -27,6 +28,7 @@ FLOORS = {
     "log": 1,
     "provenance": 1,
     "errors": 0,
+    "settings": 0,
     "labels": 0,
 }
 NEVER = {

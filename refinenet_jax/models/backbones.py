@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from refinenet_jax.errors import UserError, nearest
+from refinenet_jax.errors import unknown
 from refinenet_jax.models.blocks import (
     FULL,
     LIGHT_WEIGHT,
@@ -103,10 +103,7 @@ def add_backbone(name: str, backbone: Backbone) -> None:
 def refuse_unknown_variant(variant: str) -> None:
     """Raises UserError where `VARIANTS` has none of that name."""
     if variant not in VARIANTS:
-        raise UserError(
-            f"variant={variant!r} is unknown{nearest(variant, VARIANTS)}; known: "
-            f"{', '.join(VARIANTS)}"
-        )
+        raise unknown(f"variant={variant!r}", variant, VARIANTS)
 
 
 for _depth in (18, 34, 50, 101, 152):

