@@ -106,7 +106,6 @@ def default() -> ConfigDict:
     # beyond to a multiple: a program is compiled for each size that occurs.
     evaluation.buckets = ()
     evaluation.size_multiple = 128
-    evaluation.exact = True  # False: padded plainly, and told how much it differs
     # The authors' protocol: short_edge (450, 800), scales (0.4, 0.6, 0.8, 1.0, 1.2),
     # fusion "log_softmax". The usual one: scales (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
     # flip.
