@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from refinenet_jax.data import datasets
-from refinenet_jax.data.datasets import FolderLabels, Request
 from refinenet_jax.data.mixture import Ingredient
 from refinenet_jax.data.pipeline import train_batches
+from refinenet_jax.data.request import FolderLabels, Request
 from refinenet_jax.data.source import Source
 from refinenet_jax.data.transforms import RandomCrop
 

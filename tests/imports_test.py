@@ -11,6 +11,7 @@ FLOORS = {
     "main": 8,
     "modes": 7,
     "segmenter": 5,
+    "evaluation": 5,
     "training": 4,
     "inference": 4,
     "checkpoints": 3,

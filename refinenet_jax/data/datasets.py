@@ -15,25 +15,11 @@ from refinenet_jax.data.builders.examples import (
     fingerprint,
     manual_folder,
 )
-from refinenet_jax.data.builders.records import (
-    FolderLabels,
-    Request,
-    SegmentationBuilder,
-)
+from refinenet_jax.data.builders.records import SegmentationBuilder
 from refinenet_jax.data.class_table import read_class_table
+from refinenet_jax.data.request import Request
 from refinenet_jax.data.source import Reporter, Source
 from refinenet_jax.errors import UserError
-
-__all__ = [
-    "Dataset",
-    "FolderLabels",
-    "Request",
-    "builder",
-    "lookup",
-    "open_split",
-    "prepare",
-    "split_parts",
-]
 
 _BUILDERS = "refinenet_jax.data.builders"
 _FOLDER = "folder"

@@ -13,9 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from refinenet_jax.inference.metrics import confusion_matrices
 from refinenet_jax.inference.protocol import Protocol, Shape
-from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.models import FeatureMap, RefineNet, in_inference
 from refinenet_jax.models.leaves import split_network
 from refinenet_jax.sharding import Layout
@@ -51,6 +49,7 @@ class Predictor:
         protocol: what is done with an image to predict it.
         compilations: how many programs were compiled so far.
         batch_size: images that run together; rounded up to suit the devices.
+        layout: where they run.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Predictor:
         self._structure, _, _ = split_network(in_inference(network))
         self._buckets = buckets
         self.protocol = protocol
-        self._layout = layout
+        self.layout = layout
         self.compilations = 0
         devices = layout.num_devices
         self.batch_size = -(-batch_size // devices) * devices
@@ -83,16 +82,10 @@ class Predictor:
             in_shardings=(whole, whole, split, split, split),
             out_shardings=split,
         )
-        self._confusion = jax.jit(
-            confusion_matrices,
-            static_argnums=2,
-            in_shardings=(split, split),
-            out_shardings=split,
-        )
 
     def load(self, params: nnx.State, batch_stats: nnx.State) -> None:
         """Takes the weights to use from now on; they may lie on more devices."""
-        sharding = self._layout.state
+        sharding = self.layout.state
         self._variables = jax.tree.map(
             lambda x: (
                 jax.device_put(x.addressable_data(0), sharding)
@@ -116,33 +109,19 @@ class Predictor:
         images: at most batch_size of uint8 [H,W,3] RGB of one `group` → uint8 [H,W]
         each.
         """
-        classes = np.asarray(self._predict(*self._arguments(images)))
-        return _cropped(classes, images)
+        return _cropped(np.asarray(self.start(images)), images)
+
+    def start(self, images: Sequence[np.ndarray]) -> jax.Array:
+        """As `predict`, but returns at once: uint8 [batch_size,H,W] with padding.
+
+        Rows beyond the images given mean nothing.
+        """
+        return self._predict(*self._arguments(images))
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Probability of every class: as `predict`, → float32 [H,W,classes] each."""
         shares = np.asarray(self._probabilities(*self._arguments(images)))
         return _cropped(shares, images)
-
-    def compare(
-        self,
-        images: Sequence[np.ndarray],
-        labels: Sequence[np.ndarray],
-        num_classes: int,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Predicts and counts.
-
-        images, labels: as `predict`, with uint8 [H,W] labels, 255 = ignore → class ids
-        uint8 [B,H,W] with padding, and int32 [B,C,C], a confusion matrix for each
-        image, of zeros beyond the images given. Both are still on their way when this
-        returns.
-        """
-        classes = self._predict(*self._arguments(images))
-        padded = np.full(classes.shape, IGNORE_LABEL, np.uint8)
-        for row, label in zip(padded, labels, strict=False):
-            row[: label.shape[0], : label.shape[1]] = label
-        label_array = jax.device_put(padded, self._layout.batch)
-        return classes, self._confusion(classes, label_array, num_classes)
 
     def _arguments(self, images: Sequence[np.ndarray]) -> tuple[Any, ...]:
         """What the compiled programs take."""
@@ -156,7 +135,7 @@ class Predictor:
             base_sizes[index] = self.protocol.base_size(image.shape[:2])
             batch[index, : image.shape[0], : image.shape[1]] = image
         host_arrays = (batch, sizes, base_sizes)
-        on_devices = jax.device_put(host_arrays, self._layout.batch)
+        on_devices = jax.device_put(host_arrays, self.layout.batch)
         return *self._variables, *on_devices, base_shape
 
     def _traced_probabilities(

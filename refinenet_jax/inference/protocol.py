@@ -40,7 +40,6 @@ class Protocol:
       window: edge of the square windows that an image is cut into, in pixels; 0: the
         network sees it as a whole.
       overlap: share of a window that the next one covers too, 0 <= overlap < 1.
-      exact: whether the network is told which part of a padded image is real.
     """
 
     short_edge: tuple[int, int]
@@ -49,7 +48,6 @@ class Protocol:
     fusion: str
     window: int
     overlap: float
-    exact: bool
 
     def to_json(self) -> dict[str, Any]:
         """The fields, ready for eval.json."""
@@ -96,8 +94,6 @@ class Protocol:
 
     def _scores(self, network: Network, seen: FeatureMap) -> FeatureMap:
         """The network's scores: of the whole picture, or fused from windows of it."""
-        if not self.exact:
-            network = _padded_plainly(network)
         if self.window:
             stride = max(1, round(self.window * (1 - self.overlap)))
             return _by_windows(network, seen, self.window, stride)
@@ -143,18 +139,6 @@ def _size(x: FeatureMap) -> jax.Array:
     """The true sizes, which pictures to be predicted always bring along: int32 [B,2]."""
     assert x.size is not None
     return x.size
-
-
-def _padded_plainly(network: Network) -> Network:
-    """The network without the knowledge which part of a picture is real."""
-
-    def run(x: FeatureMap) -> FeatureMap:
-        scores = network(FeatureMap(x.filled(0)))
-        shape = np.array([x.values.shape[1:3]])
-        coarse = np.array([scores.values.shape[1:3]])
-        return FeatureMap(scores.values, -(-_size(x) * coarse // shape))
-
-    return run
 
 
 def _by_windows(
@@ -229,5 +213,4 @@ PLAIN = Protocol(
     fusion="softmax",
     window=0,
     overlap=0.0,
-    exact=True,
 )

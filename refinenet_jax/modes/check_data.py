@@ -9,16 +9,17 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
-from refinenet_jax.data.doctor import diagnose, unlisted
-from refinenet_jax.data.findings import Finding
+from refinenet_jax.data.doctor import report
+from refinenet_jax.data.doctor.diagnosis import diagnose, unlisted
+from refinenet_jax.data.doctor.findings import Finding
+from refinenet_jax.data.doctor.originals import Originals, open_files, open_prepared
+from refinenet_jax.data.doctor.survey import Survey, look_through
 from refinenet_jax.data.images import DataError
-from refinenet_jax.data.originals import Originals, open_files, open_prepared
 from refinenet_jax.data.source import Source
-from refinenet_jax.data.survey import Survey, look_through
 from refinenet_jax.errors import UserError
-from refinenet_jax.modes import data_report
 from refinenet_jax.modes.start import make_folder, open_data, request_of
 from refinenet_jax.processes import on_first_process
+from refinenet_jax.provenance import provenance
 
 _NUM_PICTURES = 12  # of each split
 _NUM_TOLD = 3  # errors in one line
@@ -26,7 +27,7 @@ _OTHERS_END = "process 0 found errors in the data, see there"
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Writes check_data/report.txt, .json and .html and says what they hold in short.
+    """Writes check_data/report.json and .html and says what they hold in short.
 
     Raises:
         UserError: an error was found, or the data cannot be opened at all.
@@ -67,13 +68,17 @@ def _check_all(config: ConfigDict, sources: Mapping[str, Source], folder: Path) 
         except DataError as error:
             if all(finding.code != error.kind for finding in findings):
                 findings.insert(0, unlisted(error, ["others"], request))
-    report = data_report.report(config.data.name, surveys, findings, fingerprint)
-    files.write_json(folder / "report.json", report)
-    data_report.write_pages(folder, report, surveys)
-    log.say(data_report.table(report))
-    for finding in findings:
-        log.say(_line(finding))
+    found = report.report(
+        config.data.name, surveys, findings, fingerprint, provenance()
+    )
+    files.write_json(folder / "report.json", found)
     page = folder / "report.html"
+    report.write_page(page, found, surveys)
+    log.say(report.table(found))
+    told_at_the_end = _errors(findings)[:_NUM_TOLD]
+    for finding in findings:
+        if finding not in told_at_the_end:
+            log.say(_line(finding))
     _refuse(findings, f"{page} shows more")
     log.say(f"no errors; {page} shows more")
 
@@ -136,8 +141,12 @@ def _line(finding: Finding) -> str:
     return f"{finding.level} {finding.code}, {finding.split}: {finding.message}{named}"
 
 
+def _errors(findings: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.level == "error"]
+
+
 def _refuse(findings: Sequence[Finding], more: str) -> None:
-    errors = [finding for finding in findings if finding.level == "error"]
+    errors = _errors(findings)
     if errors:
         first = "; ".join(
             f"{error.code}: {error.message} (split {error.split}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +19,14 @@ from refinenet_jax.data.mixture import decode
 from refinenet_jax.data.pipeline import eval_examples
 from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError
-from refinenet_jax.inference import boundary, evaluator, intervals, metrics
-from refinenet_jax.inference.predictor import Predictor
-from refinenet_jax.inference.report import (
+from refinenet_jax.evaluation import boundary, counting, evaluator, intervals, metrics
+from refinenet_jax.evaluation.report import (
     Case,
     choose_cases,
     class_table,
     write_report,
 )
+from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.models import RefineNet
 from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.modes.start import (
@@ -97,14 +96,13 @@ class Evaluator:
         self._boundary_width = config.eval.boundary_width
         self._seed = config.seed
         self._source = source
-        self._build_predictor = functools.partial(
-            Predictor,
+        self._predictor = Predictor(
             network,
             batch_size=config.eval.batch_size,
             buckets=buckets_of(config),
+            protocol=protocol_of(config),
             layout=local_layout(),
         )
-        self._predictor = self._build_predictor(protocol=protocol_of(config))
 
     def evaluate(
         self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: Path
@@ -125,8 +123,6 @@ class Evaluator:
         """As `evaluate`, with scores along boundaries and a report."""
         self._predictor.load(params, batch_stats)
         record, counted = self._score(step, boundary_width=self._boundary_width)
-        if not self._predictor.protocol.exact:
-            record["plain_padding"] = self._plain_padding(params, batch_stats)
         self._write(record, counted, workdir)
         if jax.process_index() == 0:
             scores = metrics.image_scores(counted.image_counts)
@@ -170,7 +166,7 @@ class Evaluator:
         """What eval.json holds."""
         names = self._dataset.class_names
         own = metrics.own_convention(self._dataset.name)
-        counts = metrics.class_counts(counted.matrix)
+        counts = counting.class_counts(counted.matrix)
         along_boundaries = boundary.summary(
             counted.boundary_counts, own, names, boundary_width
         )
@@ -220,35 +216,6 @@ class Evaluator:
             files.write_json(workdir / f"eval/{step}.json", record)
             files.write_json(workdir / "eval.json", record)
         return strip
-
-    def _plain_padding(
-        self, params: nnx.State, batch_stats: nnx.State
-    ) -> dict[str, Any]:
-        """How much padded images differ from exact results, on a few images."""
-        protocol = dataclasses.replace(self._predictor.protocol, exact=True)
-        exact = self._build_predictor(protocol=protocol)
-        exact.load(params, batch_stats)
-        largest, differing, pixels = 0.0, 0, 0
-        chosen = _evenly_spread(range(len(self._source)), _NUM_ROWS)
-        for index in sorted(chosen):
-            image = decode(self._source[index])["image"]
-            [one], [other] = (
-                predictor.probabilities([image])
-                for predictor in (self._predictor, exact)
-            )
-            largest = max(largest, float(np.abs(one - other).max()))
-            differing += int((one.argmax(-1) != other.argmax(-1)).sum())
-            pixels += one[..., 0].size
-        log.say(
-            f"plain padding changes {differing / pixels:.2%} of the pixels of "
-            f"{len(chosen)} images, a probability by {largest:.3f} at most; "
-            "config.eval.exact=True has exact results"
-        )
-        return {
-            "images": len(chosen),
-            "different_pixels": differing / pixels,
-            "largest_difference_of_probabilities": largest,
-        }
 
     def _cases(self, scores: np.ndarray) -> Iterator[Case]:
         """The images of the report, predicted once more; scores: float64 [N]."""

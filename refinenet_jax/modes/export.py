@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 from refinenet_jax import files, log
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.builders.examples import FilesBuilder
-from refinenet_jax.data.datasets import Request, builder
+from refinenet_jax.data.datasets import builder
 from refinenet_jax.data.images import read_image
 from refinenet_jax.data.mixture import decode
+from refinenet_jax.data.request import Request
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import onnx_programs, programs
 from refinenet_jax.inference.inputs import find_inputs

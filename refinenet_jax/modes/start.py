@@ -11,12 +11,11 @@ from refinenet_jax import log
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.datasets import (
     Dataset,
-    FolderLabels,
-    Request,
     lookup,
     open_split,
     prepare,
 )
+from refinenet_jax.data.request import FolderLabels, Request
 from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference.predictor import Buckets

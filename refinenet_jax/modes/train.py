@@ -18,7 +18,7 @@ from refinenet_jax import files, log
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.config import flatten
 from refinenet_jax.errors import UserError
-from refinenet_jax.inference.report import class_table
+from refinenet_jax.evaluation.report import class_table
 from refinenet_jax.models import RefineNet, count_parameters
 from refinenet_jax.modes.batches import build_batches
 from refinenet_jax.modes.check_data import refuse_errors

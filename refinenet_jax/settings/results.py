@@ -21,12 +21,6 @@ EVAL = (
         "Images that no bucket holds are padded to a multiple of this.",
     ),
     Setting(
-        "eval.exact",
-        True,
-        Flag(),
-        "Otherwise images are padded plainly, and it is told how much that changes.",
-    ),
-    Setting(
         "eval.short_edge",
         (1, 100_000),
         SHORT_EDGE,

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 
 from refinenet_jax.data import datasets
-from refinenet_jax.data.datasets import FolderLabels, Request
+from refinenet_jax.data.request import FolderLabels, Request
 
 FOLDER_LABELS = FolderLabels(
     encoding="ids", offset=0, ignore=(255,), suffix="", classes="classes.txt"

@@ -9,12 +9,12 @@ from PIL import Image
 from refinenet_jax.config import default
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.data.source import Source
-from refinenet_jax.inference.report import class_table
+from refinenet_jax.evaluation.report import class_table
 from refinenet_jax.modes import evaluate
 from refinenet_jax.modes.evaluate import Evaluator
-from refinenet_jax.modes.start import describe, find_dataset
+from refinenet_jax.modes.start import find_dataset
 from refinenet_jax.pictures import encode
-from tests.inference.stand_in import StandIn, random_examples
+from tests.evaluation.stand_in import StandIn, random_examples
 
 NUM_IMAGES = 14
 CLASSES = [0, 1, 2, 4, 5]  # no triangle
@@ -26,18 +26,9 @@ class Unpredictable(StandIn):
 
     def __init__(self, network, *, batch_size, protocol, **others):
         assert network is None
-        assert set(others) == {"mean", "std", "buckets", "layout"}
+        assert set(others) == {"buckets", "layout"}
         super().__init__(batch_size)
         self.protocol = protocol
-
-    def probabilities(self, images):
-        """Sure of class 0; without exactness nearly as sure of class 1 in one row."""
-        [image] = images
-        shares = np.zeros((*image.shape[:2], 6), np.float32)
-        shares[..., 0] = 1
-        if not self.protocol.exact:
-            shares[0, :, :2] = (0.45, 0.55)
-        return [shares]
 
 
 @pytest.fixture
@@ -58,7 +49,7 @@ def scorer(monkeypatch):
         ]
         source = Source(records, "c0ffee", [], Path("not used"))
         dataset = find_dataset(config)
-        return Evaluator(config, describe(config, dataset), None, dataset, source)
+        return Evaluator(config, None, dataset, source)
 
     return scorer
 
@@ -161,24 +152,6 @@ def test_without_intervals_and_boundaries(scorer, browser, tmp_path):
     browser.open(tmp_path / "eval" / "report.html")
     assert len(browser.natural_widths("figure img")) == 2 + len(KINDS)
     assert "Boundaries" not in browser.texts("h2")
-
-
-def test_plain_padding_says_how_much_it_differs(scorer, tmp_path, capsys):
-    record = scorer(exact=False).audit(7, None, None, tmp_path)
-    heights = [
-        example["label"].shape
-        for example in random_examples(NUM_IMAGES, CLASSES, seed=1)
-    ]
-    chosen = [heights[index] for index in evaluate._evenly_spread(range(14), 6)]
-    share = sum(w for _, w in chosen) / sum(h * w for h, w in chosen)
-    found = record["plain_padding"]
-    assert found["images"] == 6
-    assert found["different_pixels"] == pytest.approx(share)
-    assert found["largest_difference_of_probabilities"] == pytest.approx(0.55)
-    assert read(tmp_path / "eval.json")["plain_padding"] == found
-    assert f"plain padding changes {share:.2%} of the pixels" in capsys.readouterr().out
-    exact = scorer().audit(7, None, None, tmp_path)
-    assert "plain_padding" not in exact and exact["protocol"]["exact"]
 
 
 def test_pictures_are_spread_over_the_split(scorer, tmp_path):

@@ -12,9 +12,9 @@ import tensorflow_datasets as tfds
 from refinenet_jax.data import images
 from refinenet_jax.data.builders.archives import Files
 from refinenet_jax.data.builders.examples import FilesBuilder, Pair, manual_folder
-from refinenet_jax.data.builders.records import Request
 from refinenet_jax.data.class_table import ClassTable, RawLabel
 from refinenet_jax.data.images import DataError
+from refinenet_jax.data.request import Request
 from refinenet_jax.errors import UserError, listed
 from refinenet_jax.labels import IGNORE_LABEL
 

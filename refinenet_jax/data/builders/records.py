@@ -2,7 +2,6 @@
 
 import abc
 import contextlib
-import dataclasses
 import io
 import os
 import pathlib
@@ -20,49 +19,11 @@ from refinenet_jax.data.class_table import (
     count_classes,
     read_class_table,
 )
+from refinenet_jax.data.request import Request
 from refinenet_jax.errors import UserError
 from refinenet_jax.pictures import encode
 
 _EXAMPLES_PER_SHARD = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class FolderLabels:
-    """How the label files of a person's own folder are to be read.
-
-    Attributes:
-      encoding: "ids" for grey or palette files of class ids, "colours" for files whose
-        colours are the classes.
-      offset: what is added to a value to have the class id; -1 where 1 is the first.
-      ignore: values of pixels that do not count, before the offset is added.
-      suffix: what the name of a label has behind the name of its image.
-      classes: the file that lists the classes, in the folder or anywhere.
-    """
-
-    encoding: str
-    offset: int
-    ignore: tuple[int, ...]
-    suffix: str
-    classes: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """Which data set is wanted, and where its files are.
-
-    Attributes:
-      name: the data set, see `datasets.lookup`.
-      data_dir: where prepared data lives; "" for TFDS's own place.
-      manual_dir: the data set as its authors distribute it; "" to download it.
-      damaged: what to do with files that cannot be decoded: "stop" or "skip".
-      folder: how the labels of a person's own folder are read.
-    """
-
-    name: str
-    data_dir: str
-    manual_dir: str
-    damaged: str
-    folder: FolderLabels
 
 
 class Progress(Protocol):

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from refinenet_jax.data.builders.records import (
-    Request,
     SegmentationBuilder,
     encoded_example,
 )
 from refinenet_jax.data.class_table import read_class_table
+from refinenet_jax.data.request import Request
 from refinenet_jax.errors import UserError
 from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.pictures import encode

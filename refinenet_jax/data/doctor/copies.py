@@ -3,8 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from refinenet_jax.data.findings import NUM_FILES, Finding, counted
-from refinenet_jax.data.survey import Survey
+from refinenet_jax.data.doctor.findings import NUM_FILES, Finding, counted
+from refinenet_jax.data.doctor.survey import Survey
 
 
 def find_copies(surveys: Sequence[Survey], *, own: bool) -> Iterable[Finding]:

@@ -3,13 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from refinenet_jax.data import encodings
-from refinenet_jax.data.builders.records import Request
 from refinenet_jax.data.class_table import ranges
-from refinenet_jax.data.copies import find_copies
-from refinenet_jax.data.findings import LEVELS, NUM_FILES, Finding, counted
+from refinenet_jax.data.doctor import encodings
+from refinenet_jax.data.doctor.copies import find_copies
+from refinenet_jax.data.doctor.findings import LEVELS, NUM_FILES, Finding, counted
+from refinenet_jax.data.doctor.survey import Fault, Look, Survey
 from refinenet_jax.data.images import DataError
-from refinenet_jax.data.survey import Fault, Look, Survey
+from refinenet_jax.data.request import Request
 from refinenet_jax.errors import listed
 
 _ENOUGH = 16  # images that tell what a split is like, where it has more

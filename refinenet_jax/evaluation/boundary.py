@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from refinenet_jax.inference.metrics import (
+from refinenet_jax.evaluation.counting import Counts
+from refinenet_jax.evaluation.metrics import (
     Convention,
-    Counts,
     by_class,
     iou,
     known,
@@ -45,7 +45,7 @@ def count_boundaries(
         width: of the band of the boundary IoU, as a share of the image's diagonal.
 
     Returns:
-        int64 [NUM_BANDS,C,3], as `metrics.class_counts`. First for the boundary IoU of
+        int64 [NUM_BANDS,C,3], as `counting.class_counts`. First for the boundary IoU of
         Cheng et al. 2021: truth and prediction each reduced to the pixels within the
         width of their own boundary or of the edge of the image, as in their
         mask_to_boundary. Then for the trimaps of Kohli et al. 2009: the pixels within

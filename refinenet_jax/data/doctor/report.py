@@ -1,4 +1,4 @@
-"""What mode check_data found, as JSON, as text, as a page and as a table."""
+"""What was found in a data set, as JSON, as a page and as a table."""
 
 import dataclasses
 from collections import Counter
@@ -11,11 +11,10 @@ from rich.table import Table
 
 from refinenet_jax import files, pages
 from refinenet_jax.data.class_table import ranges
-from refinenet_jax.data.findings import Finding
-from refinenet_jax.data.survey import Picture, Survey
+from refinenet_jax.data.doctor.findings import Finding
+from refinenet_jax.data.doctor.survey import Picture, Survey
 from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.pictures import overlay
-from refinenet_jax.provenance import provenance
 
 _UNKNOWN_COLOUR = (255, 0, 255)
 _STRIPE = 4  # pixels
@@ -26,10 +25,12 @@ def report(
     surveys: Sequence[Survey],
     findings: Sequence[Finding],
     fingerprint: str | None,
+    provenance: Mapping[str, object],
 ) -> dict[str, Any]:
     """What report.json holds.
 
-    dataset: its name; fingerprint: of its files, None where some are missing.
+    dataset: its name; fingerprint: of its files, None where some are missing;
+    provenance: what it was made with.
     """
     levels = Counter(finding.level for finding in findings)
     return {
@@ -39,14 +40,14 @@ def report(
         "errors": levels["error"],
         "warnings": levels["warning"],
         "data_fingerprint": fingerprint,
-        "provenance": provenance(),
+        "provenance": provenance,
     }
 
 
-def write_pages(
-    folder: Path, report: Mapping[str, Any], surveys: Sequence[Survey]
+def write_page(
+    path: Path, report: Mapping[str, Any], surveys: Sequence[Survey]
 ) -> None:
-    """Writes report.txt and, with pictures, report.html."""
+    """Writes a page that holds its pictures."""
     values = {
         "dataset": report["dataset"],
         "verdict": _verdict(report),
@@ -54,9 +55,7 @@ def write_pages(
         "splits": {survey.split: _shown(survey) for survey in surveys},
         "made_with": _made_with(report),
     }
-    for name in ("report.txt", "report.html"):
-        template = name.replace("report", "check_data")
-        files.write_bytes(folder / name, pages.render(template, values))
+    files.write_bytes(path, pages.render("check_data.html", values))
 
 
 def table(report: Mapping[str, Any]) -> Table:
@@ -107,7 +106,7 @@ def _split(survey: Survey) -> dict[str, Any]:
 
 
 def _shown(survey: Survey) -> dict[str, Any]:
-    """A split as the templates want it."""
+    """A split as the template wants it."""
     found = _split(survey)
     largest = max(survey.class_pixels)
     rows = zip(

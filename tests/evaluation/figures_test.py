@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refinenet_jax.inference import figures
+from refinenet_jax.evaluation import figures
 
 LONG = "a class whose name has forty characters "
 

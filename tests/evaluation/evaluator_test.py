@@ -2,14 +2,14 @@ import jax
 import numpy as np
 import pytest
 
-from refinenet_jax.inference import evaluator
-from refinenet_jax.inference.boundary import NUM_BANDS, count_boundaries
-from refinenet_jax.inference.metrics import class_counts
+from refinenet_jax.evaluation import evaluator
+from refinenet_jax.evaluation.boundary import NUM_BANDS, count_boundaries
+from refinenet_jax.evaluation.counting import class_counts
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN
 from refinenet_jax.models.leaves import split_network
 from refinenet_jax.sharding import Layout
-from tests.inference.stand_in import StandIn, random_examples
+from tests.evaluation.stand_in import StandIn, random_examples
 from tests.random_network import random_light_resnet18
 
 NUM_CLASSES = 7

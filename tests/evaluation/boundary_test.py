@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from refinenet_jax.inference.boundary import RADII, count_boundaries, summary
-from refinenet_jax.inference.metrics import iou, own_convention
+from refinenet_jax.evaluation.boundary import RADII, count_boundaries, summary
+from refinenet_jax.evaluation.metrics import iou, own_convention
 
 OWN = own_convention("voc2012")
 WIDTH = 0.02

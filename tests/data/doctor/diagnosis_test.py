@@ -2,11 +2,11 @@ import dataclasses
 
 import pytest
 
-from refinenet_jax.data.builders.records import FolderLabels, Request
 from refinenet_jax.data.class_table import ClassTable
-from refinenet_jax.data.doctor import diagnose, unlisted
+from refinenet_jax.data.doctor.diagnosis import diagnose, unlisted
+from refinenet_jax.data.doctor.survey import Fault, Look, Survey
 from refinenet_jax.data.images import DataError
-from refinenet_jax.data.survey import Fault, Look, Survey
+from refinenet_jax.data.request import FolderLabels, Request
 
 NAMES = ("sky", "road", "car")
 TABLE = ClassTable(

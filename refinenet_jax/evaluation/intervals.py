@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refinenet_jax.inference.metrics import (
+from refinenet_jax.evaluation.counting import Counts
+from refinenet_jax.evaluation.metrics import (
     Convention,
-    Counts,
     Scores,
     iou,
     pixel_accuracy,
@@ -59,7 +59,7 @@ def bootstrap(
     together. A class's interval is over the data sets that hold it.
 
     Args:
-        counts: int64 [N,C,3] of each image, N > 0; see `metrics.class_counts`.
+        counts: int64 [N,C,3] of each image, N > 0; see `counting.class_counts`.
         convention: which classes mean_iou is over.
         samples: how many data sets are drawn, > 0.
         seed: decides which; 0 <= seed < 2**32.

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from refinenet_jax.data.class_table import ClassTable
-from refinenet_jax.data.images import DataError
-from refinenet_jax.data.survey import (
+from refinenet_jax.data.doctor.survey import (
     Labelled,
     Split,
     evenly_spread,
     look_through,
 )
+from refinenet_jax.data.images import DataError
 
 TABLE = ClassTable(
     class_names=("sky", "road", "car"),

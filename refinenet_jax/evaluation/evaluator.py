@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from refinenet_jax.inference.boundary import NUM_BANDS, count_boundaries
-from refinenet_jax.inference.metrics import Counts, class_counts
+from refinenet_jax.evaluation.boundary import NUM_BANDS, count_boundaries
+from refinenet_jax.evaluation.counting import Counts, class_counts, count_on_devices
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.processes import sum_over_processes
@@ -28,7 +28,7 @@ class Evaluation:
 
     Attributes:
         matrix: int64 [C,C], pixels by true class (row) and predicted class (column).
-        image_counts: int64 [N,C,3] of each image; see `metrics.class_counts`.
+        image_counts: int64 [N,C,3] of each image; see `counting.class_counts`.
         boundary_counts: int64 [NUM_BANDS,C,3]; see `boundary.count_boundaries`.
         ignored_pixels: pixels labelled 255.
         num_images: how many images were scored.
@@ -133,9 +133,11 @@ class _Tally:
     def _send(self, group: Sequence[Numbered]) -> None:
         images = [example["image"] for _, example in group]
         labels = [example["label"] for _, example in group]
+        classes = self._predictor.start(images)
         num_classes = len(self._counted.matrix)
-        found = self._predictor.compare(images, labels, num_classes)
-        self._on_their_way.append((group, *found))
+        layout = self._predictor.layout
+        matrices = count_on_devices(classes, labels, num_classes, layout)
+        self._on_their_way.append((group, classes, matrices))
         if len(self._on_their_way) > _ON_THEIR_WAY:
             self._receive()
 

@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from refinenet_jax import files, pages
-from refinenet_jax.inference import figures
+from refinenet_jax.evaluation import figures
 from refinenet_jax.pictures import Palette, encode
 
 Record = Mapping[str, Any]

@@ -15,10 +15,11 @@ from refinenet_jax.data.builders.examples import (
     manual_folder,
 )
 from refinenet_jax.data.class_table import ClassTable
-from refinenet_jax.data.datasets import Request, builder, split_parts
+from refinenet_jax.data.datasets import builder, split_parts
+from refinenet_jax.data.doctor.survey import Labelled, Split
 from refinenet_jax.data.pipeline import decode
+from refinenet_jax.data.request import Request
 from refinenet_jax.data.source import Source
-from refinenet_jax.data.survey import Labelled, Split
 from refinenet_jax.errors import UserError
 from refinenet_jax.labels import IGNORE_LABEL
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from refinenet_jax.inference import intervals
-from refinenet_jax.inference.intervals import bootstrap
-from refinenet_jax.inference.metrics import iou, own_convention, pixel_accuracy
+from refinenet_jax.evaluation import intervals
+from refinenet_jax.evaluation.intervals import bootstrap
+from refinenet_jax.evaluation.metrics import iou, own_convention, pixel_accuracy
 
 OWN = own_convention("shapes")
 

@@ -3,14 +3,15 @@ import re
 import numpy as np
 import pytest
 
-from refinenet_jax.inference import boundary, intervals, metrics
-from refinenet_jax.inference.report import (
+from refinenet_jax.evaluation import boundary, intervals, metrics
+from refinenet_jax.evaluation.counting import class_counts
+from refinenet_jax.evaluation.report import (
     Case,
     choose_cases,
     class_table,
     write_report,
 )
-from tests.inference.stand_in import random_examples
+from tests.evaluation.stand_in import random_examples
 
 OWN = metrics.own_convention("folder")
 
@@ -22,10 +23,10 @@ def record_of(names, *, seed):
     matrices = rng.integers(0, 50, (4, number, number))
     matrices[:, 3] = matrices[:, :, 3] = 0
     matrix = matrices.sum(axis=0)
-    counts = metrics.class_counts(matrix)
+    counts = class_counts(matrix)
     bands = np.repeat(counts[None], boundary.NUM_BANDS, axis=0)
     bands[1] = 0  # no pixel so near to a boundary
-    drawn = intervals.bootstrap(metrics.class_counts(matrices), OWN, samples=9, seed=0)
+    drawn = intervals.bootstrap(class_counts(matrices), OWN, samples=9, seed=0)
     return {
         "step": 5,
         "dataset": "folder",

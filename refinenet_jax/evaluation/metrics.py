@@ -4,14 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from refinenet_jax.errors import UserError
+from refinenet_jax.evaluation.counting import Counts
 
-Counts = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 COUNTING = (
@@ -42,7 +40,7 @@ class Convention:
     first_class: int
 
     def mean_iou(self, counts: npt.NDArray[Any]) -> Scores:
-        """[...,C,3], see `class_counts` → float64 [...]; NaN where no class counts."""
+        """[...,C,3], see `counting.class_counts` → float64 [...]; NaN where no class counts."""
         values = iou(counts)[..., self.first_class :]
         values = np.where(np.isnan(values), self.absent, values)
         counted = ~np.isnan(values)
@@ -114,50 +112,21 @@ def own_convention(dataset: str) -> Convention:
     return next(each for each in _CONVENTIONS if each.name == name)
 
 
-def confusion_matrices(
-    prediction: jax.Array, label: jax.Array, num_classes: int
-) -> jax.Array:
-    """Counts the pixels of each image by true class (row) and predicted class (column).
-
-    prediction, label: integer [B,H,W], an image with fewer than 2³¹ pixels; pixels whose
-    label is num_classes or more, such as 255, are left out → int32
-    [B,num_classes,num_classes].
-    """
-    label, prediction = label.astype(jnp.int32), prediction.astype(jnp.int32)
-    counted = label < num_classes
-    # Pixels that do not count fall beyond the end, where a scatter drops them.
-    cell = jnp.where(counted, label * num_classes + prediction, num_classes**2)
-
-    def count(cells: jax.Array) -> jax.Array:
-        zeros = jnp.zeros(num_classes**2, jnp.int32)
-        return zeros.at[cells.ravel()].add(1, mode="drop")
-
-    return jax.vmap(count)(cell).reshape(-1, num_classes, num_classes)
-
-
-def class_counts(matrices: npt.NDArray[np.integer]) -> Counts:
-    """Correct, predicted and true pixels of each class: [...,C,C] → int64 [...,C,3]."""
-    correct = np.diagonal(matrices, axis1=-2, axis2=-1).astype(np.int64)
-    predicted = matrices.sum(axis=-2, dtype=np.int64)
-    true = matrices.sum(axis=-1, dtype=np.int64)
-    return np.stack([correct, predicted, true], axis=-1)
-
-
 def iou(counts: npt.NDArray[Any]) -> Scores:
-    """[...,C,3], see `class_counts` → float64 [...,C]; NaN for an absent class."""
+    """[...,C,3], see `counting.class_counts` → float64 [...,C]; NaN for an absent class."""
     both = counts[..., 0]
     return _ratio(both, counts[..., 1] + counts[..., 2] - both)
 
 
 def pixel_accuracy(counts: npt.NDArray[Any]) -> Scores:
-    """[...,C,3], see `class_counts` → float64 [...]; NaN where no pixel is labelled."""
+    """[...,C,3], see `counting.class_counts` → float64 [...]; NaN where no pixel is labelled."""
     return _ratio(counts[..., 0].sum(axis=-1), counts[..., 2].sum(axis=-1))
 
 
 def scores(counts: Counts, convention: Convention) -> dict[str, float]:
     """The four scores of Long et al. 2015, section 5, as shares in 0..1.
 
-    counts: int64 [C,3], see `class_counts`. A class without true pixels has no accuracy
+    counts: int64 [C,3], see `counting.class_counts`. A class without true pixels has no accuracy
     and is left out of mean_accuracy.
 
     Raises:
@@ -179,7 +148,7 @@ def scores(counts: Counts, convention: Convention) -> dict[str, float]:
 def image_scores(counts: Counts) -> Scores:
     """Mean IoU of each image over the classes it holds.
 
-    int64 [N,C,3], see `class_counts` → float64 [N]; NaN where no pixel is labelled.
+    int64 [N,C,3], see `counting.class_counts` → float64 [N]; NaN where no pixel is labelled.
     """
     [over_its_own] = [each for each in _CONVENTIONS if each.needs_truth]
     return over_its_own.mean_iou(counts)

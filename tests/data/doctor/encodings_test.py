@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from refinenet_jax.data.class_table import ClassTable, read_class_table
-from refinenet_jax.data.encodings import Values, explain
+from refinenet_jax.data.doctor.encodings import Values, explain
 
 OTHERS = read_class_table("voc2012")
 

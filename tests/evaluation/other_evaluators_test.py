@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from refinenet_jax.data.class_table import read_class_table
-from refinenet_jax.inference import evaluator, metrics
-from refinenet_jax.inference.metrics import class_counts, iou, own_convention, scores
-from tests.inference.stand_in import StandIn, random_examples
+from refinenet_jax.evaluation import evaluator, metrics
+from refinenet_jax.evaluation.counting import class_counts
+from refinenet_jax.evaluation.metrics import iou, own_convention, scores
+from tests.evaluation.stand_in import StandIn, random_examples
 
 NUM_CLASSES = 19
 PRESENT = [0, 1, 2, 5, 11, 13, 17, 18]
