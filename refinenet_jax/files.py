@@ -41,6 +41,18 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def make_folder(folder: Path, flag: str) -> None:
+    """Makes a folder that `flag`, such as "--workdir", names.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag}={folder} cannot be made: {error}") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file; see `replacing`.
 

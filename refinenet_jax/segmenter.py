@@ -8,15 +8,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from refinenet_jax.checkpoints.metadata import Metadata
+from refinenet_jax.checkpoints.store import open_checkpoints
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN, Protocol, Shape
 from refinenet_jax.models import RefineNet, abstract_network, in_inference
 from refinenet_jax.models.leaves import split_network
 from refinenet_jax.sharding import one_device_layout
-from refinenet_jax.training.checkpoint import open_checkpoints
 
 
 class Segmenter:
@@ -75,9 +74,10 @@ class Segmenter:
         """
         with contextlib.closing(open_checkpoints(Path(path))) as checkpoints:
             metadata, params, batch_stats = checkpoints.load_network(
-                which, shapes_of_network, one_device_layout().state
+                which, one_device_layout().state
             )
-        structure, _, _ = split_network(network_of(metadata))
+        network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
+        structure, _, _ = split_network(network)
         model = structure.merge(params, batch_stats)
         return cls(model, metadata, protocol, buckets, batch_size)
 
@@ -120,17 +120,6 @@ class Segmenter:
             ValueError: the image has another dtype or shape.
         """
         return self._predictor.probabilities([_checked(image)])[0]
-
-
-def network_of(metadata: Metadata) -> RefineNet:
-    """The network that metadata describes, with shapes in place of weights."""
-    return abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
-
-
-def shapes_of_network(metadata: Metadata) -> tuple[nnx.State, nnx.State]:
-    """Parameters and BatchNorm statistics of that network, without values."""
-    _, params, batch_stats = split_network(network_of(metadata))
-    return params, batch_stats
 
 
 def _checked(image: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "refinenet_jax"
 FLOORS = {
     "main": 8,
     "modes": 7,
+    "assembly": 6,
     "segmenter": 5,
     "evaluation": 5,
     "training": 4,
@@ -32,11 +33,15 @@ FLOORS = {
     "settings": 0,
     "labels": 0,
 }
+# What a room does not know although it is further down.
 NEVER = {
-    "models": {"config", "log"},
-    "weights": {"config", "processes", "sharding"},
+    "models": set(FLOORS) - {"errors", "models"},
+    "weights": {"config", "log", "processes", "sharding"},
     "data": {"config", "log", "processes", "sharding", "models", "provenance"},
+    "segmenter": {"training"},
+    "evaluation": {"training"},
 }
+READS_CONFIG = {"main", "modes", "assembly", "config_check", "config"}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -87,6 +92,19 @@ def test_imports_never_go_up():
 def test_rooms_that_take_plain_values_do_not_know_the_config():
     wrong = [(p, t) for p, room, t in rooms() if t in NEVER.get(room, set())]
     assert not wrong
+
+
+def test_no_mode_imports_a_mode():
+    assert not [(p, t) for p, room, t in rooms() if room == t == "modes"]
+
+
+def test_the_config_stays_upstairs():
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room not in READS_CONFIG and path.name != "__init__.py":
+            names = imports_of(path)
+            assert not any(name.startswith("ml_collections") for name in names), path
+            assert "refinenet_jax.config" not in names, path
 
 
 def test_no_circles_within_a_folder():

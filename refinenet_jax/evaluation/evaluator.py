@@ -1,192 +1,194 @@
-"""Scores a network on all examples of a data set."""
+"""Scores a network on a split, and writes what it found."""
 
-import collections
-import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
-from refinenet_jax.evaluation.boundary import NUM_BANDS, count_boundaries
-from refinenet_jax.evaluation.counting import Counts, class_counts, count_on_devices
+from refinenet_jax import files, log, pictures
+from refinenet_jax.data.datasets import Dataset
+from refinenet_jax.data.mixture import decode
+from refinenet_jax.data.pipeline import eval_examples
+from refinenet_jax.data.source import Source
+from refinenet_jax.evaluation import boundary, counting, intervals, metrics
+from refinenet_jax.evaluation.report import Case, choose_cases, write_report
+from refinenet_jax.evaluation.tally import Tally, tally
 from refinenet_jax.inference.predictor import Predictor
-from refinenet_jax.labels import IGNORE_LABEL
-from refinenet_jax.processes import sum_over_processes
+from refinenet_jax.provenance import provenance
 
-Example = Mapping[str, Any]
-Numbered = tuple[int, Example]
-Row = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-_ON_THEIR_WAY = 2  # batches that the devices may be behind the host
+_NUM_ROWS = 6
 
 
-@dataclasses.dataclass
-class Evaluation:
-    """What was counted, over the examples of all processes.
-
-    Attributes:
-        matrix: int64 [C,C], pixels by true class (row) and predicted class (column).
-        image_counts: int64 [N,C,3] of each image; see `counting.class_counts`.
-        boundary_counts: int64 [NUM_BANDS,C,3]; see `boundary.count_boundaries`.
-        ignored_pixels: pixels labelled 255.
-        num_images: how many images were scored.
-        rows: image uint8 [H,W,3], label uint8 [H,W] and prediction uint8 [H,W] of the
-            examples of this process that were to be kept, in order.
-    """
-
-    matrix: np.ndarray
-    image_counts: Counts
-    boundary_counts: Counts
-    ignored_pixels: int = 0
-    num_images: int = 0
-    rows: list[Row] = dataclasses.field(default_factory=list)
-
-
-def evaluate(
-    predictor: Predictor,
-    examples: Iterable[Numbered],
-    num_classes: int,
-    *,
-    num_images: int,
-    kept: Collection[int],
-    boundary_width: float,
-    num_threads: int,
-    on_image: Callable[[], None],
-) -> Evaluation:
-    """Predicts every example once and counts at the label's own size.
-
-    All processes must call this; each of them gets what all have counted.
+class Evaluator:
+    """Evaluates a network on one split, as often as it is asked.
 
     Args:
-        predictor: with the weights loaded.
-        examples: this process's share of the split: the number of each example there
-            and {"image": uint8 [H,W,3], "label": uint8 [H,W]}.
-        num_classes: of the data set.
-        num_images: of the whole split.
-        kept: numbers of the examples to keep with their predictions.
-        boundary_width: see `boundary.count_boundaries`; 0: boundaries are not counted.
-        num_threads: that count boundaries while the devices predict.
-        on_image: called for each example, to show progress.
-    """
-    counted = Evaluation(
-        matrix=np.zeros((num_classes, num_classes), np.int64),
-        image_counts=np.zeros((num_images, num_classes, 3), np.int64),
-        boundary_counts=np.zeros((NUM_BANDS, num_classes, 3), np.int64),
-    )
-    with ThreadPoolExecutor(num_threads) as threads:
-        tally = _Tally(predictor, counted, kept, boundary_width, threads)
-        for index, example in examples:
-            tally.take(index, example)
-            on_image()
-        tally.finish()
-    return _over_processes(counted)
-
-
-class _Tally:
-    """Sends examples to the devices in groups and counts what comes back.
-
-    The host prepares the next batches while the devices work on these, and threads
-    count boundaries; of both only so many wait that memory stays bounded.
+        predictor: of the network; the weights are loaded here.
+        dataset: classes and colours.
+        split: its name.
+        source: its examples.
+        num_threads: that decode and count.
+        bootstrap_samples: behind the 95% intervals; 0: none.
+        boundary_width: of the boundary scores of `audit`, as a share of an image's
+            diagonal; 0: none.
+        seed: of the intervals.
     """
 
     def __init__(
         self,
         predictor: Predictor,
-        counted: Evaluation,
-        kept: Collection[int],
+        dataset: Dataset,
+        split: str,
+        source: Source,
+        *,
+        num_threads: int,
+        bootstrap_samples: int,
         boundary_width: float,
-        threads: ThreadPoolExecutor,
+        seed: int,
     ):
         self._predictor = predictor
-        self._counted = counted
-        self._kept = kept
-        self._rows: dict[int, Row] = {}
+        self._dataset = dataset
+        self._split = split
+        self._source = source
+        self._num_threads = num_threads
+        self._bootstrap_samples = bootstrap_samples
         self._boundary_width = boundary_width
-        self._threads = threads
-        self._groups: dict[Any, list[Numbered]] = collections.defaultdict(list)
-        self._on_their_way: collections.deque[
-            tuple[Sequence[Numbered], jax.Array, jax.Array]
-        ] = collections.deque()
-        self._boundaries: collections.deque[Future[Counts]] = collections.deque()
+        self._seed = seed
 
-    def take(self, index: int, example: Example) -> None:
-        """Predicts it as soon as there are enough that can run together."""
-        key = self._predictor.group(example["image"].shape[:2])
-        self._groups[key].append((index, example))
-        if len(self._groups[key]) == self._predictor.batch_size:
-            self._send(self._groups.pop(key))
-        self._counted.ignored_pixels += int((example["label"] == IGNORE_LABEL).sum())
-        self._counted.num_images += 1
+    def evaluate(
+        self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: Path
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Scores the weights and writes eval.json and the files of their step.
 
-    def finish(self) -> None:
-        """Predicts the rest and waits for all that is still on its way."""
-        for group in self._groups.values():
-            self._send(group)
-        while self._on_their_way:
-            self._receive()
-        while self._boundaries:
-            self._counted.boundary_counts += self._boundaries.popleft().result()
-        self._counted.rows = [self._rows[index] for index in sorted(self._rows)]
+        Returns:
+            What eval.json holds, and some images beside truth and prediction, uint8
+            [H,W,3].
+        """
+        self._predictor.load(params, batch_stats)
+        record, counted = self._score(step, boundary_width=0)
+        return record, self._write(record, counted, workdir)
 
-    def _send(self, group: Sequence[Numbered]) -> None:
-        images = [example["image"] for _, example in group]
-        labels = [example["label"] for _, example in group]
-        classes = self._predictor.start(images)
-        num_classes = len(self._counted.matrix)
-        layout = self._predictor.layout
-        matrices = count_on_devices(classes, labels, num_classes, layout)
-        self._on_their_way.append((group, classes, matrices))
-        if len(self._on_their_way) > _ON_THEIR_WAY:
-            self._receive()
+    def audit(
+        self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: Path
+    ) -> dict[str, Any]:
+        """As `evaluate`, with scores along boundaries and a report."""
+        self._predictor.load(params, batch_stats)
+        record, counted = self._score(step, boundary_width=self._boundary_width)
+        self._write(record, counted, workdir)
+        if jax.process_index() == 0:
+            scores = metrics.image_scores(counted.image_counts)
+            cases = self._cases(scores)
+            write_report(workdir / "eval", record, cases, self._dataset.palette)
+        return record
 
-    def _receive(self) -> None:
-        group, classes, device_matrices = self._on_their_way.popleft()
-        matrices = np.asarray(device_matrices)
-        self._counted.matrix += matrices.sum(axis=0, dtype=np.int64)
-        indices = [index for index, _ in group]
-        self._counted.image_counts[indices] = class_counts(matrices[: len(group)])
-        if self._boundary_width or any(index in self._kept for index in indices):
-            for (index, example), padded in zip(
-                group, np.asarray(classes), strict=False
-            ):
-                height, width = example["label"].shape
-                self._receive_image(index, example, padded[:height, :width])
-
-    def _receive_image(
-        self, index: int, example: Example, prediction: np.ndarray
-    ) -> None:
-        """One prediction, uint8 [H,W]."""
-        label = example["label"]
-        if index in self._kept:
-            self._rows[index] = (example["image"], label, prediction.copy())
-        if self._boundary_width:
-            counting = self._threads.submit(
-                count_boundaries,
-                np.ascontiguousarray(prediction),
-                label,
-                len(self._counted.matrix),
-                self._boundary_width,
+    def _score(
+        self, step: int, *, boundary_width: float
+    ) -> tuple[dict[str, Any], Tally]:
+        start = time.monotonic()
+        number, processes = len(self._source), jax.process_count()
+        share = range(jax.process_index(), number, processes)
+        examples = eval_examples(
+            self._source,
+            process_index=jax.process_index(),
+            process_count=processes,
+            num_threads=self._num_threads,
+        )
+        with log.progress("evaluating", len(share)) as on_image:
+            counted = tally(
+                self._predictor,
+                zip(share, examples, strict=True),
+                self._dataset.num_classes,
+                num_images=number,
+                kept=_evenly_spread(share, _NUM_ROWS),
+                boundary_width=boundary_width,
+                num_threads=self._num_threads,
+                on_image=on_image,
             )
-            self._boundaries.append(counting)
-            if len(self._boundaries) > 4 * self._predictor.batch_size:
-                self._counted.boundary_counts += self._boundaries.popleft().result()
+        seconds = time.monotonic() - start
+        return self._record(step, counted, boundary_width, seconds), counted
+
+    def _record(
+        self,
+        step: int,
+        counted: Tally,
+        boundary_width: float,
+        seconds: float,
+    ) -> dict[str, Any]:
+        """What eval.json holds."""
+        names = self._dataset.class_names
+        own = metrics.own_convention(self._dataset.name)
+        counts = counting.class_counts(counted.matrix)
+        along_boundaries = boundary.summary(
+            counted.boundary_counts, own, names, boundary_width
+        )
+        return {
+            "step": step,
+            "dataset": self._dataset.name,
+            "split": self._split,
+            "num_images": counted.num_images,
+            **metrics.scores(counts, own),
+            **metrics.by_convention(counts, own, names),
+            "per_class_iou": metrics.by_class(metrics.iou(counts), names),
+            "intervals": self._intervals(counted, own),
+            "boundary": along_boundaries if boundary_width else None,
+            "confusion_matrix": counted.matrix.tolist(),
+            "ignored_pixels": counted.ignored_pixels,
+            "protocol": self._predictor.protocol.to_json(),
+            "compilations": self._predictor.compilations,
+            "seconds": seconds,
+            "images_per_second": counted.num_images / seconds,
+            "data_fingerprint": self._source.fingerprint,
+            "provenance": provenance(),
+        }
+
+    def _intervals(
+        self, counted: Tally, convention: metrics.Convention
+    ) -> dict[str, Any] | None:
+        if not self._bootstrap_samples:
+            return None
+        found = intervals.bootstrap(
+            counted.image_counts,
+            convention,
+            samples=self._bootstrap_samples,
+            seed=self._seed,
+        )
+        return found.to_json(self._dataset.class_names)
+
+    def _write(
+        self, record: dict[str, Any], counted: Tally, workdir: Path
+    ) -> np.ndarray:
+        """Writes eval.json and the files of the step; returns the pictures."""
+        step = record["step"]
+        strip = pictures.strip(counted.rows, self._dataset.palette)
+        if jax.process_index() == 0:
+            files.write_bytes(
+                workdir / f"eval/{step}.png", pictures.encode(strip, "PNG")
+            )
+            files.write_json(workdir / f"eval/{step}.json", record)
+            files.write_json(workdir / "eval.json", record)
+        return strip
+
+    def _cases(self, scores: np.ndarray) -> Iterator[Case]:
+        """The images of the report, predicted once more; scores: float64 [N]."""
+        for kind, index in choose_cases(scores):
+            example = decode(self._source[index])
+            image = example["image"]
+            [prediction] = self._predictor.predict([image])
+            yield Case(
+                kind,
+                example["name"],
+                float(scores[index]),
+                image,
+                example["label"],
+                prediction,
+            )
 
 
-def _over_processes(counted: Evaluation) -> Evaluation:
-    """Adds up; a process's rows of image_counts are zeros in the others."""
-    arrays = [counted.matrix, counted.image_counts, counted.boundary_counts]
-    flat = np.concatenate(
-        [*map(np.ravel, arrays), [counted.ignored_pixels, counted.num_images]]
-    )
-    total = sum_over_processes(flat)
-    ends = np.cumsum([array.size for array in arrays])
-    *parts, numbers = np.split(total, ends)
-    matrix, image_counts, boundary_counts = (
-        part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)
-    )
-    ignored, images = numbers.tolist()
-    return Evaluation(
-        matrix, image_counts, boundary_counts, ignored, images, counted.rows
-    )
+def _evenly_spread(numbers: range, count: int) -> set[int]:
+    """At most `count` of them, from the first to the last."""
+    places = np.linspace(0, len(numbers) - 1, min(count, len(numbers)))
+    return {numbers[place] for place in places.round().astype(int)}

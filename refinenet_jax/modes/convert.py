@@ -6,15 +6,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
+from refinenet_jax.assembly.data import find_dataset
+from refinenet_jax.assembly.network import describe
+from refinenet_jax.checkpoints.store import Checkpoints
 from refinenet_jax.errors import UserError
-from refinenet_jax.models.leaves import replace_leaves
-from refinenet_jax.modes.start import describe, find_dataset, make_folder
-from refinenet_jax.segmenter import shapes_of_network
-from refinenet_jax.training.checkpoint import Checkpoints
+from refinenet_jax.models import abstract_network
+from refinenet_jax.models.leaves import replace_leaves, split_network, weights_of
 from refinenet_jax.weights.load import read_weights, shapes_of
 
 
@@ -30,17 +30,16 @@ def run(config: ConfigDict, workdir: Path, weights: str) -> None:
     if jax.process_index() != 0:
         return
     metadata = describe(config, find_dataset(config))
-    params, batch_stats = shapes_of_network(metadata)
-    taken = read_weights(
-        weights, metadata.architecture, shapes_of(nnx.merge_state(params, batch_stats))
-    )
+    network = abstract_network(metadata.architecture)
+    _, params, batch_stats = split_network(network)
+    taken = read_weights(weights, metadata.architecture, shapes_of(weights_of(network)))
     if not taken.whole:
         raise UserError(
             f"{weights} holds a backbone only, with which nothing can be segmented: "
             f"train from it with --config.init_from={weights}"
         )
     arrays = {leaf: jnp.asarray(array) for leaf, array in taken.arrays.items()}
-    make_folder(workdir)
+    files.make_folder(workdir, "--workdir")
     with contextlib.closing(Checkpoints(workdir, keep_latest=1)) as checkpoints:
         checkpoints.save_network(
             replace_leaves(params, arrays),

@@ -1,48 +1,22 @@
-"""Mode eval: scores a checkpoint on a whole split; training calls it as it goes."""
+"""Mode eval: scores a checkpoint on a whole split."""
 
 import contextlib
-import dataclasses
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
-from flax import nnx
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from refinenet_jax import files, log, pictures
+from refinenet_jax import log
+from refinenet_jax.assembly.data import find_dataset, open_data
+from refinenet_jax.assembly.evaluation import build_evaluator
+from refinenet_jax.assembly.network import describe
 from refinenet_jax.checkpoints.metadata import Metadata
-from refinenet_jax.data.datasets import Dataset
-from refinenet_jax.data.mixture import decode
-from refinenet_jax.data.pipeline import eval_examples
-from refinenet_jax.data.source import Source
+from refinenet_jax.checkpoints.store import open_checkpoints
 from refinenet_jax.errors import UserError
-from refinenet_jax.evaluation import boundary, counting, evaluator, intervals, metrics
-from refinenet_jax.evaluation.report import (
-    Case,
-    choose_cases,
-    class_table,
-    write_report,
-)
-from refinenet_jax.inference.predictor import Predictor
-from refinenet_jax.models import RefineNet
+from refinenet_jax.evaluation.report import class_table
+from refinenet_jax.models import abstract_network
 from refinenet_jax.models.architecture import check_same_network
-from refinenet_jax.modes.start import (
-    buckets_of,
-    describe,
-    find_dataset,
-    open_data,
-    protocol_of,
-    request_of,
-)
-from refinenet_jax.provenance import provenance
-from refinenet_jax.segmenter import network_of, shapes_of_network
 from refinenet_jax.sharding import local_layout
-from refinenet_jax.training.checkpoint import open_checkpoints
-
-_NUM_ROWS = 6
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -51,189 +25,26 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: no checkpoint, no data, or a network other than the config's.
     """
-    dataset = find_dataset(config)
-    wanted = describe(config, dataset)
+    wanted = describe(config, find_dataset(config))
 
-    def shapes_of(found: Metadata) -> tuple[nnx.State, nnx.State]:
+    def check(found: Metadata) -> None:
         check_same_network(workdir, found.architecture, wanted.architecture)
-        return shapes_of_network(found)
+        if found.class_names != wanted.class_names:
+            raise UserError(
+                f"{workdir} was trained on the classes of {found.dataset}, "
+                f"config.data.name={wanted.dataset!r} has others: evaluate it with its "
+                "own config"
+            )
 
     with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
-        metadata, params, batch_stats = checkpoints.load_network(
-            config.eval.checkpoint, shapes_of, local_layout().state
+        found, params, batch_stats = checkpoints.load_network(
+            config.eval.checkpoint, local_layout().state, check
         )
-    if metadata.class_names != wanted.class_names:
-        raise UserError(
-            f"{workdir} was trained on the classes of {metadata.dataset}, "
-            f"config.data.name={dataset.name!r} has others: evaluate it with its own "
-            "config"
-        )
-    metadata = dataclasses.replace(metadata, dtype=config.model.dtype)
-    step = metadata.step
-    [source] = open_data(request_of(config), config.data.eval_split)
-    network = network_of(metadata)
-    log.say(f"step {step} of {workdir} on {len(source)} images of {dataset.name}")
-    scorer = Evaluator(config, network, dataset, source)
-    record = scorer.audit(step, params, batch_stats, workdir)
+    data = open_data(config, config.data.eval_split)
+    network = abstract_network(found.architecture, jnp.dtype(config.model.dtype))
+    number = len(data.sources[config.data.eval_split])
+    log.say(f"step {found.step} of {workdir} on {number} images of {wanted.dataset}")
+    evaluator = build_evaluator(config, network, data)
+    record = evaluator.audit(found.step, params, batch_stats, workdir)
     log.say(class_table(record))
     log.say(f"{workdir / 'eval/report.html'} shows more")
-
-
-class Evaluator:
-    """Evaluates one network on one split, as often as it is asked."""
-
-    def __init__(
-        self,
-        config: ConfigDict,
-        network: RefineNet,
-        dataset: Dataset,
-        source: Source,
-    ):
-        self._dataset = dataset
-        self._split = config.data.eval_split
-        self._num_threads = config.data.num_threads
-        self._bootstrap_samples = config.eval.bootstrap_samples
-        self._boundary_width = config.eval.boundary_width
-        self._seed = config.seed
-        self._source = source
-        self._predictor = Predictor(
-            network,
-            batch_size=config.eval.batch_size,
-            buckets=buckets_of(config),
-            protocol=protocol_of(config),
-            layout=local_layout(),
-        )
-
-    def evaluate(
-        self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: Path
-    ) -> tuple[dict[str, Any], np.ndarray]:
-        """Scores the weights and writes eval.json and the files of their step.
-
-        Returns:
-            What eval.json holds, and some images beside truth and prediction, uint8
-            [H,W,3].
-        """
-        self._predictor.load(params, batch_stats)
-        record, counted = self._score(step, boundary_width=0)
-        return record, self._write(record, counted, workdir)
-
-    def audit(
-        self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: Path
-    ) -> dict[str, Any]:
-        """As `evaluate`, with scores along boundaries and a report."""
-        self._predictor.load(params, batch_stats)
-        record, counted = self._score(step, boundary_width=self._boundary_width)
-        self._write(record, counted, workdir)
-        if jax.process_index() == 0:
-            scores = metrics.image_scores(counted.image_counts)
-            cases = self._cases(scores)
-            write_report(workdir / "eval", record, cases, self._dataset.palette)
-        return record
-
-    def _score(
-        self, step: int, *, boundary_width: float
-    ) -> tuple[dict[str, Any], evaluator.Evaluation]:
-        start = time.monotonic()
-        number, processes = len(self._source), jax.process_count()
-        share = range(jax.process_index(), number, processes)
-        examples = eval_examples(
-            self._source,
-            process_index=jax.process_index(),
-            process_count=processes,
-            num_threads=self._num_threads,
-        )
-        with log.progress("evaluating", len(share)) as on_image:
-            counted = evaluator.evaluate(
-                self._predictor,
-                zip(share, examples, strict=True),
-                self._dataset.num_classes,
-                num_images=number,
-                kept=_evenly_spread(share, _NUM_ROWS),
-                boundary_width=boundary_width,
-                num_threads=self._num_threads,
-                on_image=on_image,
-            )
-        seconds = time.monotonic() - start
-        return self._record(step, counted, boundary_width, seconds), counted
-
-    def _record(
-        self,
-        step: int,
-        counted: evaluator.Evaluation,
-        boundary_width: float,
-        seconds: float,
-    ) -> dict[str, Any]:
-        """What eval.json holds."""
-        names = self._dataset.class_names
-        own = metrics.own_convention(self._dataset.name)
-        counts = counting.class_counts(counted.matrix)
-        along_boundaries = boundary.summary(
-            counted.boundary_counts, own, names, boundary_width
-        )
-        return {
-            "step": step,
-            "dataset": self._dataset.name,
-            "split": self._split,
-            "num_images": counted.num_images,
-            **metrics.scores(counts, own),
-            **metrics.by_convention(counts, own, names),
-            "per_class_iou": metrics.by_class(metrics.iou(counts), names),
-            "intervals": self._intervals(counted, own),
-            "boundary": along_boundaries if boundary_width else None,
-            "confusion_matrix": counted.matrix.tolist(),
-            "ignored_pixels": counted.ignored_pixels,
-            "protocol": self._predictor.protocol.to_json(),
-            "compilations": self._predictor.compilations,
-            "seconds": seconds,
-            "images_per_second": counted.num_images / seconds,
-            "data_fingerprint": self._source.fingerprint,
-            "provenance": provenance(),
-        }
-
-    def _intervals(
-        self, counted: evaluator.Evaluation, convention: metrics.Convention
-    ) -> dict[str, Any] | None:
-        if not self._bootstrap_samples:
-            return None
-        found = intervals.bootstrap(
-            counted.image_counts,
-            convention,
-            samples=self._bootstrap_samples,
-            seed=self._seed,
-        )
-        return found.to_json(self._dataset.class_names)
-
-    def _write(
-        self, record: dict[str, Any], counted: evaluator.Evaluation, workdir: Path
-    ) -> np.ndarray:
-        """Writes eval.json and the files of the step; returns the pictures."""
-        step = record["step"]
-        strip = pictures.strip(counted.rows, self._dataset.palette)
-        if jax.process_index() == 0:
-            files.write_bytes(
-                workdir / f"eval/{step}.png", pictures.encode(strip, "PNG")
-            )
-            files.write_json(workdir / f"eval/{step}.json", record)
-            files.write_json(workdir / "eval.json", record)
-        return strip
-
-    def _cases(self, scores: np.ndarray) -> Iterator[Case]:
-        """The images of the report, predicted once more; scores: float64 [N]."""
-        for kind, index in choose_cases(scores):
-            example = decode(self._source[index])
-            image = example["image"]
-            [prediction] = self._predictor.predict([image])
-            yield Case(
-                kind,
-                example["name"],
-                float(scores[index]),
-                image,
-                example["label"],
-                prediction,
-            )
-
-
-def _evenly_spread(numbers: range, count: int) -> set[int]:
-    """At most `count` of them, from the first to the last."""
-    places = np.linspace(0, len(numbers) - 1, min(count, len(numbers)))
-    return {numbers[place] for place in places.round().astype(int)}

@@ -9,10 +9,12 @@ from typing import Any
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
+from refinenet_jax.assembly.data import open_request, request_of
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.builders.examples import FilesBuilder
 from refinenet_jax.data.datasets import builder
@@ -24,10 +26,10 @@ from refinenet_jax.inference import onnx_programs, programs
 from refinenet_jax.inference.inputs import find_inputs
 from refinenet_jax.inference.programs import Program, Runner
 from refinenet_jax.inference.protocol import Shape
+from refinenet_jax.models import abstract_network
 from refinenet_jax.models.leaves import named_leaves, split_network, weights_of
-from refinenet_jax.modes.start import open_data, request_of
 from refinenet_jax.provenance import provenance
-from refinenet_jax.segmenter import Segmenter, network_of
+from refinenet_jax.segmenter import Segmenter
 from refinenet_jax.weights import torch
 from refinenet_jax.weights.mapping import export_weights
 
@@ -116,7 +118,8 @@ def _open(config: ConfigDict, workdir: Path) -> Segmenter:
     segmenter = Segmenter.from_checkpoint(workdir, config.eval.checkpoint)
     metadata = dataclasses.replace(segmenter.metadata, dtype=config.model.dtype)
     _, params, batch_stats = split_network(segmenter.model)
-    structure, _, _ = split_network(network_of(metadata))
+    network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
+    structure, _, _ = split_network(network)
     return Segmenter(structure.merge(params, batch_stats), metadata)
 
 
@@ -167,7 +170,7 @@ def _pictures(config: ConfigDict, paths: Sequence[Path]) -> list[np.ndarray]:
     if paths:
         images = [read_image(path) for path in paths]
     else:
-        [source] = open_data(request_of(config), config.data.eval_split)
+        [source] = open_request(request_of(config), config.data.eval_split)
         count = min(_NUM_PICTURES, len(source))
         images = [decode(source[index])["image"] for index in range(count)]
     height, width = config.export.size

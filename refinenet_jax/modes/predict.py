@@ -12,13 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
+from refinenet_jax.assembly.evaluation import protocol_of
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.data.images import DataError, read_image
 from refinenet_jax.errors import UserError, listed
 from refinenet_jax.inference import video
 from refinenet_jax.inference.inputs import find_inputs, is_video
 from refinenet_jax.inference.submission import Classes, Submission
-from refinenet_jax.modes.start import protocol_of
 from refinenet_jax.pictures import encode, overlay, palette_png
 from refinenet_jax.segmenter import Segmenter
 

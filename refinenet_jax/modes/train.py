@@ -10,39 +10,34 @@ from typing import Any
 import grain
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
+from refinenet_jax.assembly.batches import build_batches
+from refinenet_jax.assembly.data import open_data
+from refinenet_jax.assembly.evaluation import build_evaluator
+from refinenet_jax.assembly.network import (
+    describe,
+    refuse_missing_weights,
+    weights_to_start_from,
+)
+from refinenet_jax.assembly.training import Step, build_step
 from refinenet_jax.checkpoints.metadata import Metadata
+from refinenet_jax.checkpoints.store import Checkpoints
 from refinenet_jax.config import flatten
 from refinenet_jax.errors import UserError
+from refinenet_jax.evaluation.evaluator import Evaluator
 from refinenet_jax.evaluation.report import class_table
-from refinenet_jax.models import RefineNet, count_parameters
-from refinenet_jax.modes.batches import build_batches
-from refinenet_jax.modes.check_data import refuse_errors
-from refinenet_jax.modes.evaluate import Evaluator
-from refinenet_jax.modes.initial import initial_state
-from refinenet_jax.modes.start import (
-    describe,
-    find_dataset,
-    make_folder,
-    open_data,
-    request_of,
-)
+from refinenet_jax.models import RefineNet, abstract_network, count_parameters
 from refinenet_jax.provenance import provenance
-from refinenet_jax.segmenter import network_of
 from refinenet_jax.sharding import (
     Layout,
     check_batch_size,
     global_layout,
     to_devices,
 )
-from refinenet_jax.training import optimizer as optimizers
-from refinenet_jax.training.checkpoint import Checkpoints, with_sharding
 from refinenet_jax.training.state import TrainState, create_state, sha256
-from refinenet_jax.training.steps import build_train_step
 from refinenet_jax.training.train_log import TrainLog
 
 
@@ -68,39 +63,33 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     layout = global_layout()
     check_batch_size("train.batch_size", config.train.batch_size, layout)
-    dataset = find_dataset(config)
-    metadata = describe(config, dataset)
-    refuse_errors(config)
-    train_source, eval_source = open_data(
-        request_of(config), config.data.train_split, config.data.eval_split
-    )
-    data = build_batches(config, train_source, dataset, metadata.architecture.mean)
-    network = network_of(metadata)
-    optimizer = optimizers.build_optimizer(
-        config.optimizer,
-        config.train.num_steps,
-        freezes_norms=config.model.batch_norm == "frozen",
-    )
-    evaluator = Evaluator(config, network, dataset, eval_source)
-    make_folder(workdir)
+    refuse_missing_weights(config)
+    files.make_folder(workdir, "--workdir")
+    data = open_data(config, config.data.train_split, config.data.eval_split, look=True)
+    metadata = describe(config, data.dataset)
+    batches_of_run = build_batches(config, data, metadata.architecture.mean)
+    network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
+    step = build_step(config, network, layout)
+    evaluator = build_evaluator(config, network, data)
+    train_source = data.sources[config.data.train_split]
     with (
-        contextlib.closing(iter(data)) as batches,
+        contextlib.closing(iter(batches_of_run)) as batches,
         # Whatever ends the run, what was being saved is written first.
         contextlib.closing(
             Checkpoints(workdir, keep_latest=config.train.keep_checkpoints)
         ) as checkpoints,
     ):
         this = _Run(config, workdir, metadata, layout, batches, checkpoints, evaluator)
-        state = _starting_state(this, optimizer)
+        state = _starting_state(this, step)
         if jax.process_index() == 0:
             files.write_json(workdir / "config.json", config.to_dict())
         log.say(
             f"{config.model.variant}, {count_parameters(network):,} parameters, on "
-            f"{layout.num_devices} × {jax.devices()[0].device_kind}; {len(train_source)} images "
-            f"of {dataset.name} {config.data.train_split}; files go to {workdir}"
+            f"{layout.num_devices} × {jax.devices()[0].device_kind}; "
+            f"{len(train_source)} images of {data.dataset.name} "
+            f"{config.data.train_split}; files go to {workdir}"
         )
-        train_step = _compiled_step(this, network, optimizer, state)
-        state = _train(this, state, train_step)
+        state = _train(this, state, _compiled(step))
         checkpoints.wait()
         _write_result(
             this, state, count_parameters(network), len(train_source.left_out)
@@ -150,7 +139,12 @@ def _train(
                 log.say(class_table(record) if last else f"mean IoU {mean_iou:.4f}")
             if checkpoint_due or _is_best(mean_iou, checkpoints):
                 # Before the next batch is taken: going on repeats and skips nothing.
-                checkpoints.save(step, state, this.batches, this.metadata, mean_iou)
+                checkpoints.save(
+                    step,
+                    state.items(),
+                    this.batches.get_state(),
+                    dataclasses.replace(this.metadata, mean_iou=mean_iou),
+                )
     return state
 
 
@@ -174,26 +168,28 @@ def _refuse_non_finite(steps: list[int], workdir: Path) -> None:
         )
 
 
-def _starting_state(this: _Run, optimizer: optax.GradientTransformation) -> TrainState:
+def _starting_state(this: _Run, step: Step) -> TrainState:
     """The newest checkpoint of the workdir, else init_from, else random weights."""
-    config = this.config
+    config, metadata = this.config, this.metadata
+    restored = this.checkpoints.restore_latest(step.abstract_state.items(), metadata)
+    if restored is not None:
+        this.batches.set_state(dict(restored.position))
+        _tell_going_on(restored.step, this.workdir, config)
+        return TrainState.from_items(restored.items)
 
     def create() -> TrainState:
         # This generator's programs compile in a third of the time of JAX's own.
         rngs = nnx.Rngs(params=jax.random.key(config.seed, impl="rbg"))
-        dtype = jnp.dtype(this.metadata.dtype)
-        network = RefineNet(this.metadata.architecture, dtype=dtype, rngs=rngs)
-        return create_state(network, optimizer, config.seed)
+        dtype = jnp.dtype(metadata.dtype)
+        network = RefineNet(metadata.architecture, dtype=dtype, rngs=rngs)
+        return create_state(network, step.optimizer, config.seed)
 
-    whole = this.layout.state
-    abstract = with_sharding(jax.eval_shape(create), whole)
-    state = this.checkpoints.restore_latest(abstract, this.batches, this.metadata)
-    if state is not None:
-        _tell_going_on(int(state.step), this.workdir, config)
-        return state
-    state = jax.jit(create, out_shardings=whole)()
+    state = jax.jit(create, out_shardings=this.layout.state)()
     if config.init_from:
-        return initial_state(config, state, this.metadata, whole)
+        params, batch_stats = weights_to_start_from(
+            config, state.params, state.batch_stats, metadata, this.layout.state
+        )
+        return dataclasses.replace(state, params=params, batch_stats=batch_stats)
     if config.model.batch_norm != "trained":
         log.say(
             "frozen BatchNorm statistics with random weights train badly: set "
@@ -218,24 +214,11 @@ def _tell_going_on(step: int, workdir: Path, config: ConfigDict) -> None:
         log.say(f"settings that changed since: {', '.join(changes)}")
 
 
-def _compiled_step(
-    this: _Run,
-    network: RefineNet,
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-) -> jax.stages.Compiled:
+def _compiled(step: Step) -> jax.stages.Compiled:
     """The training step, compiled before the first batch is asked for."""
-    config = this.config
-    schedule = optimizers.schedule(config.optimizer, config.train.num_steps)
-    train_step = build_train_step(network, optimizer, schedule, config, this.layout)
-    size, crop = config.train.batch_size, config.data.crop_size
-    shapes = {"image": (size, crop, crop, 3), "label": (size, crop, crop)}
-    batch = {
-        name: jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=this.layout.batch)
-        for name, shape in shapes.items()
-    }
     start = time.monotonic()
-    compiled = train_step.lower(state, batch).compile()
+    lowered = step.function.lower(step.abstract_state, step.abstract_batch)
+    compiled = lowered.compile()
     log.say(f"compiled the training step in {time.monotonic() - start:.0f} s")
     return compiled
 

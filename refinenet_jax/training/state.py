@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,22 @@ class TrainState:
     batch_stats: nnx.State
     opt_state: optax.OptState
     key: jax.Array
+
+    def items(self) -> dict[str, Any]:
+        """The state as a checkpoint keeps it: the network apart from all else."""
+        return {
+            "network": {"params": self.params, "batch_stats": self.batch_stats},
+            "training": {
+                "step": self.step,
+                "opt_state": self.opt_state,
+                "key": self.key,
+            },
+        }
+
+    @classmethod
+    def from_items(cls, items: Mapping[str, Any]) -> "TrainState":
+        """The inverse of `items`."""
+        return cls(**items["network"], **items["training"])
 
 
 def create_state(

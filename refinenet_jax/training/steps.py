@@ -1,40 +1,49 @@
 """The jitted training step."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from ml_collections import ConfigDict
 
 from refinenet_jax.models import FeatureMap, RefineNet, in_training
 from refinenet_jax.models.leaves import split_network
 from refinenet_jax.sharding import Layout
-from refinenet_jax.training.losses import cross_entropy
 from refinenet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
+# (outputs float32 [B,h,w,num_outputs], label uint8 [B,H,W]) → float32 [].
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def build_train_step(
     network: RefineNet,
     optimizer: optax.GradientTransformation,
-    learning_rate: optax.Schedule,
-    config: ConfigDict,
+    schedule: optax.Schedule,
+    loss: Loss,
     layout: Layout,
+    *,
+    frozen_statistics: bool = False,
 ) -> jax.stages.Wrapped:
     """Compiles, on first use, one step of gradient descent.
 
     The step takes the state, which it consumes (its memory is reused), and a batch
-    {"image": uint8 [B,H,W,3], "label": uint8 [B,H,W]} divided as the layout
-    says. It returns the next state and {"loss", "gradient_norm", "learning_rate"}, float32 [] each.
-    Losses and BatchNorm statistics are those of the global batch.
+    {"image": uint8 [B,H,W,channels], "label": uint8 [B,H,W]} divided as the layout
+    says. It returns the next state and {"loss", "gradient_norm", "learning_rate"},
+    float32 [] each. Losses and BatchNorm statistics are those of the global batch.
 
-    network: only its structure is used; it may be abstract.
+    Args:
+        network: only its structure is used; it may be abstract.
+        optimizer: applied to the parameters.
+        schedule: its learning rate, to be told.
+        loss: of the network's outputs and the labels, see `Loss`.
+        layout: of the devices.
+        frozen_statistics: BatchNorm keeps and uses its own, as in the paper.
     """
-    frozen = config.model.batch_norm != "trained"
-    structure, _, _ = split_network(in_training(network, frozen_statistics=frozen))
+    view = in_training(network, frozen_statistics=frozen_statistics)
+    structure, _, _ = split_network(view)
 
     def loss_of(
         params: nnx.State, state: TrainState, batch: dict[str, jax.Array]
@@ -45,21 +54,20 @@ def build_train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         rngs = nnx.Rngs(dropout=key)
         logits = network.forward(images, with_void=True, rngs=rngs).values
-        loss = cross_entropy(logits, batch["label"], config.loss.resolution)
-        return loss, nnx.state(network, nnx.BatchStat)
+        return loss(logits, batch["label"]), nnx.state(network, nnx.BatchStat)
 
     def train_step(
         state: TrainState, batch: dict[str, jax.Array]
     ) -> tuple[TrainState, Metrics]:
         """One step, see build_train_step."""
-        (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+        (value, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state.params, state, batch
         )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         metrics = {
-            "loss": loss,
+            "loss": value,
             "gradient_norm": optax.tree.norm(gradient),
-            "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
         next_state = dataclasses.replace(
             state,

@@ -1,120 +1,169 @@
-import jax
+import base64
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from refinenet_jax.evaluation import evaluator
-from refinenet_jax.evaluation.boundary import NUM_BANDS, count_boundaries
-from refinenet_jax.evaluation.counting import class_counts
-from refinenet_jax.inference.predictor import Buckets, Predictor
-from refinenet_jax.inference.protocol import PLAIN
-from refinenet_jax.models.leaves import split_network
-from refinenet_jax.sharding import Layout
+from refinenet_jax.data.class_table import read_class_table
+from refinenet_jax.data.source import Source
+from refinenet_jax.evaluation import evaluator, tally
+from refinenet_jax.evaluation.evaluator import Evaluator
+from refinenet_jax.evaluation.report import class_table
+from refinenet_jax.pictures import encode
+from tests.data import ask
 from tests.evaluation.stand_in import StandIn, random_examples
-from tests.random_network import random_light_resnet18
 
-NUM_CLASSES = 7
+NUM_IMAGES = 14
+CLASSES = [0, 1, 2, 4, 5]  # no triangle
+KINDS = ["best"] * 3 + ["median"] * 3 + ["worst"] * 3
 
 
-def evaluate(predictor, examples, *, first=0, every=1, kept=(), width=0.02, seen=None):
-    """One process's share, every so many from the first on."""
-    share = range(first, len(examples), every)
-    return evaluator.evaluate(
-        predictor,
-        [(index, examples[index]) for index in share],
-        NUM_CLASSES,
-        num_images=len(examples),
-        kept=kept,
-        boundary_width=width,
-        num_threads=3,
-        on_image=lambda: seen.append(1) if seen is not None else None,
+@pytest.fixture
+def scorer():
+    """Evaluates known predictions; gives the evaluator with other settings."""
+
+    def scorer(**changes):
+        records = [
+            {
+                "image": encode(example["image"], "PNG"),
+                "label": encode(example["label"], "PNG"),
+                "name": example["name"].encode(),
+            }
+            for example in random_examples(NUM_IMAGES, CLASSES, seed=1)
+        ]
+        settings = {"bootstrap_samples": 1000, "boundary_width": 0.02, **changes}
+        return Evaluator(
+            StandIn(batch_size=4),
+            ask.lookup("shapes"),
+            "val",
+            Source(records, "c0ffee", [], Path("not used")),
+            num_threads=4,
+            seed=0,
+            **settings,
+        )
+
+    return scorer
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_what_an_audit_writes(scorer, tmp_path):
+    record = scorer().audit(7, None, None, tmp_path)
+    assert json.loads(json.dumps(record)) == read(tmp_path / "eval.json")
+    assert read(tmp_path / "eval.json") == read(tmp_path / "eval/7.json")
+    assert record["num_images"] == NUM_IMAGES
+    assert record["per_class_iou"]["triangle"] is None
+    assert record["convention"] == "absent_left_out"
+    by_convention = record["mean_iou_by_convention"]
+    assert by_convention["absent_left_out"] == record["mean_iou"]
+    assert by_convention["absent_counts_0"] == pytest.approx(record["mean_iou"] * 5 / 6)
+    low, high = record["intervals"]["mean_iou"]
+    assert low < record["mean_iou"] < high
+    assert record["intervals"]["per_class_iou"]["triangle"] is None
+    assert record["intervals"]["samples"] == 1000
+    assert 0 < record["boundary"]["mean_iou"] < 1
+    assert record["boundary"]["width_of_diagonal"] == 0.02
+    assert record["protocol"]["scales"] == (1.0,)
+    assert record["compilations"] == 1
+    figures = sorted(path.name for path in (tmp_path / "eval/figures").iterdir())
+    assert figures == [
+        "classes.png",
+        "confusion.png",
+        *(f"image_{n}_{kind}.png" for n, kind in enumerate(KINDS, start=1)),
+        "trimap.png",
+    ]
+
+
+def test_the_report_in_a_browser(scorer, browser, tmp_path):
+    record = scorer().audit(7, None, None, tmp_path)
+    report = tmp_path / "eval" / "report.html"
+    browser.open(report)
+    files = sorted((tmp_path / "eval/figures").iterdir())
+    widths = browser.natural_widths("figure img")
+    assert sorted(widths) == sorted(Image.open(path).width for path in files)
+    assert all(image.is_displayed() for image in browser.all("figure img"))
+    assert browser.messages() == []
+    [text] = browser.texts("body")
+    intervals, boundary = record["intervals"], record["boundary"]
+    shares = [
+        *(record[name] for name in ("mean_iou", "pixel_accuracy", "mean_accuracy")),
+        record["frequency_weighted_iou"],
+        *record["mean_iou_by_convention"].values(),
+        *(value for value in record["per_class_iou"].values() if value is not None),
+        *intervals["mean_iou"],
+        *intervals["per_class_iou"]["ring"],
+        boundary["mean_iou"],
+        boundary["per_class_iou"]["disk"],
+        *boundary["trimap"]["mean_iou"],
+    ]
+    for share in shares:
+        assert f"{100 * share:.2f}" in text
+    matrix = np.asarray(record["confusion_matrix"])
+    np.fill_diagonal(matrix, 0)
+    assert str(matrix.max()) in text
+    assert "triangle absent" in text
+    for value in (
+        f"{NUM_IMAGES} images",
+        "fusion softmax",
+        record["data_fingerprint"],
+        record["provenance"]["command"],
+        record["provenance"]["packages"]["jax"],
+        record["provenance"]["device"],
+        record["conventions"]["without_truth_left_out"],
+    ):
+        assert value in text
+    page = report.read_bytes()
+    for path in files:
+        assert base64.b64encode(path.read_bytes()) in page
+    browser.driver.set_window_size(420, 900)
+    [width] = [x.size["width"] for x in browser.all("html")]
+    assert width <= 420
+
+
+def test_training_counts_no_boundaries_and_writes_no_report(
+    scorer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tally, "count_boundaries", None)
+    record, pictures = scorer(bootstrap_samples=10).evaluate(3, None, None, tmp_path)
+    assert record["boundary"] is None
+    assert record["intervals"]["samples"] == 10
+    assert read(tmp_path / "eval.json")["mean_iou"] == record["mean_iou"]
+    assert not (tmp_path / "eval/report.html").exists()
+    np.testing.assert_array_equal(Image.open(tmp_path / "eval/3.png"), pictures)
+
+
+def test_without_intervals_and_boundaries(scorer, browser, tmp_path):
+    record = scorer(bootstrap_samples=0, boundary_width=0.0).audit(
+        7, None, None, tmp_path
     )
+    assert record["intervals"] is record["boundary"] is None
+    assert class_table(record).columns[1].header == "IoU %"
+    browser.open(tmp_path / "eval" / "report.html")
+    assert len(browser.natural_widths("figure img")) == 2 + len(KINDS)
+    assert "Boundaries" not in browser.texts("h2")
 
 
-def matrix_of(example, prediction):
-    matrix = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
-    valid = example["label"] != 255
-    np.add.at(matrix, (example["label"][valid], prediction[valid]), 1)
-    return matrix
+def test_pictures_are_spread_over_the_split(scorer, tmp_path):
+    _, pictures = scorer().evaluate(3, None, None, tmp_path)
+    examples = random_examples(NUM_IMAGES, CLASSES, seed=1)
+    palette = np.asarray(read_class_table("shapes").palette, np.uint8)
+    row = 0
+    for index in (0, 3, 5, 8, 10, 13):
+        height, width = examples[index]["label"].shape
+        image = pictures[row : row + height, :width]
+        np.testing.assert_array_equal(image, examples[index]["image"])
+        third = pictures.shape[1] * 2 // 3
+        drawn = pictures[row : row + height, third : third + width]
+        np.testing.assert_array_equal(drawn, palette[examples[index]["image"][..., 0]])
+        row += height
+    assert row == pictures.shape[0]
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_everything_is_counted_for_each_image(batch_size):
-    examples = random_examples(23, [0, 1, 2, 4], seed=0)
-    seen = []
-    found = evaluate(StandIn(batch_size), examples, kept={3, 20, 1}, seen=seen)
-    matrices = np.stack([matrix_of(x, x["image"][..., 0]) for x in examples])
-    assert found.matrix.dtype == found.image_counts.dtype == np.int64
-    assert found.matrix.tolist() == matrices.sum(axis=0).tolist()
-    assert found.image_counts.tolist() == class_counts(matrices).tolist()
-    boundaries = sum(
-        count_boundaries(x["image"][..., 0], x["label"], NUM_CLASSES, 0.02)
-        for x in examples
-    )
-    assert found.boundary_counts.tolist() == boundaries.tolist()
-    assert found.num_images == len(seen) == 23
-    assert found.ignored_pixels == sum((x["label"] == 255).sum() for x in examples)
-    for row, index in zip(found.rows, (1, 3, 20), strict=True):
-        image = examples[index]["image"]
-        expected = (image, examples[index]["label"], image[..., 0])
-        for one, other in zip(row, expected, strict=True):
-            np.testing.assert_array_equal(one, other)
-
-
-def test_boundaries_only_when_asked_for(monkeypatch):
-    monkeypatch.setattr(evaluator, "count_boundaries", None)
-    found = evaluate(StandIn(2), random_examples(5, [0, 1], seed=1), width=0)
-    assert found.boundary_counts.shape == (NUM_BANDS, NUM_CLASSES, 3)
-    assert found.boundary_counts.sum() == 0
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_uneven_shares_of_several_processes_add_up(monkeypatch, processes):
-    examples = random_examples(11, [0, 1, 2, 3], seed=2)
-    alone = evaluate(StandIn(4), examples)
-    sent = []
-
-    def keep(flat):
-        sent.append(flat)
-        return flat
-
-    monkeypatch.setattr(evaluator, "sum_over_processes", keep)
-    for process in range(processes):
-        evaluate(StandIn(4), examples, first=process, every=processes)
-    assert len({len(flat) for flat in sent}) == 1
-    monkeypatch.setattr(evaluator, "sum_over_processes", lambda _: sum(sent))
-    together = evaluate(StandIn(4), examples, first=0, every=processes)
-    for name in ("matrix", "image_counts", "boundary_counts"):
-        one, other = getattr(alone, name), getattr(together, name)
-        assert one.tolist() == other.tolist(), name
-    assert together.num_images == 11
-    assert together.ignored_pixels == alone.ignored_pixels
-
-
-def test_a_fault_in_a_thread_is_raised(monkeypatch):
-    def fail(*_):
-        raise RuntimeError("no memory")
-
-    monkeypatch.setattr(evaluator, "count_boundaries", fail)
-    with pytest.raises(RuntimeError, match="no memory"):
-        evaluate(StandIn(2), random_examples(5, [0, 1], seed=1))
-
-
-def test_the_network_is_counted_as_it_predicts():
-    examples = random_examples(5, [0, 1, 2, 3], seed=3)
-    predictor = Predictor(
-        network := random_light_resnet18(NUM_CLASSES, seed=3),
-        mean=(120.0, 110.0, 100.0),
-        std=(60.0, 55.0, 50.0),
-        batch_size=2,
-        buckets=Buckets((), 64),
-        protocol=PLAIN,
-        layout=Layout.over(jax.devices()[:2]),
-    )
-    _, params, batch_stats = split_network(network)
-    predictor.load(params, batch_stats)
-    found = evaluate(predictor, examples, kept={4})
-    predictions = [predictor.predict([x["image"]])[0] for x in examples]
-    matrices = [matrix_of(*pair) for pair in zip(examples, predictions, strict=True)]
-    assert found.matrix.tolist() == sum(matrices).tolist()
-    assert np.array_equal(found.rows[0][2], predictions[4])
-    assert predictor.compilations == 1
+def test_evenly_spread():
+    assert evaluator._evenly_spread(range(1, 100, 2), 3) == {1, 49, 99}
+    assert evaluator._evenly_spread(range(2), 6) == {0, 1}
+    assert evaluator._evenly_spread(range(0), 6) == set()

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from refinenet_jax.data.class_table import read_class_table
-from refinenet_jax.evaluation import evaluator, metrics
+from refinenet_jax.evaluation import metrics, tally
 from refinenet_jax.evaluation.counting import class_counts
 from refinenet_jax.evaluation.metrics import iou, own_convention, scores
 from tests.evaluation.stand_in import StandIn, random_examples
@@ -28,7 +28,7 @@ def examples():
 @pytest.fixture(scope="module")
 def matrix(examples):
     """As the evaluation counts it, in batches of 4 and what is left."""
-    return evaluator.evaluate(
+    return tally.tally(
         StandIn(4),
         enumerate(examples),
         NUM_CLASSES,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refinenet_jax.assembly import data as job
 from refinenet_jax.config import default
 from refinenet_jax.errors import UserError
 from refinenet_jax.modes import check_data
@@ -73,7 +74,7 @@ def test_a_broken_folder(code, tmp_path, capsys):
     assert all(told.count(each) == messages.count(each) for each in messages)
     assert code in (tmp_path / "run/check_data/report.html").read_text()
     with pytest.raises(UserError, match=code):
-        check_data.refuse_errors(of_folder(folder, **fields))
+        job.refuse_errors(of_folder(folder, **fields))
 
     if case.remedy is None:
         shutil.rmtree(folder)
@@ -105,7 +106,7 @@ def test_a_good_folder(name, tmp_path, capsys):
     if case.spoil:
         case.spoil(folder)
     config = of_folder(folder, **case.fields or {})
-    check_data.refuse_errors(config)
+    job.refuse_errors(config)
     assert capsys.readouterr().out == ""
     refused, report = check(config, tmp_path / "run")
     assert not refused and not codes(report, "error", "warning")
@@ -129,9 +130,9 @@ def test_a_good_folder(name, tmp_path, capsys):
 def test_shapes_are_healthy(tmp_path, capsys):
     config = default()
     config.data.dir = str(tmp_path / "prepared")
-    check_data.refuse_errors(config)
+    job.refuse_errors(config)
     capsys.readouterr()
-    check_data.refuse_errors(config)
+    job.refuse_errors(config)
     assert capsys.readouterr().out == ""
     refused, report = check(config, tmp_path / "run")
     assert not refused and report["findings"] == []
@@ -144,7 +145,7 @@ def test_real_data_are_healthy(name, tmp_path):
     config.data.name = name
     config.data.manual_dir = str(PICTURES / name)
     start = time.monotonic()
-    check_data.refuse_errors(config)
+    job.refuse_errors(config)
     assert time.monotonic() - start < 20
     refused, report = check(config, tmp_path / "run")
     assert not refused and not codes(report, "error", "warning")
@@ -180,17 +181,17 @@ def test_training_looks_at_as_many_as_the_config_says(tmp_path, capsys):
     path = folder / "labels/train/train5.png"
     grey(path, np.asarray(Image.open(path)) + 90)
     config = of_folder(folder, check_images=0)
-    check_data.refuse_errors(config)
+    job.refuse_errors(config)
     config.data.check_images = 1  # number 3
-    check_data.refuse_errors(config)
+    job.refuse_errors(config)
     config.data.check_images = 32
     with pytest.raises(UserError, match=r"labels/train/train5\.png"):
-        check_data.refuse_errors(config)
+        job.refuse_errors(config)
     assert capsys.readouterr().out == ""
     damage(folder)
     config.data.damaged = "skip"
     with pytest.raises(UserError):
-        check_data.refuse_errors(config)
+        job.refuse_errors(config)
     assert capsys.readouterr().out.startswith("warning damaged, train: 1 of 6 images")
 
 

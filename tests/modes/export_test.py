@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from refinenet_jax.assembly.network import describe
+from refinenet_jax.checkpoints.store import Checkpoints
 from refinenet_jax.config import default
 from refinenet_jax.config_check import check
 from refinenet_jax.errors import UserError
@@ -19,9 +21,7 @@ from refinenet_jax.inference import programs
 from refinenet_jax.models.leaves import split_network
 from refinenet_jax.models.resize import resize
 from refinenet_jax.modes import export
-from refinenet_jax.modes.start import describe
 from refinenet_jax.segmenter import Segmenter
-from refinenet_jax.training.checkpoint import Checkpoints
 from tests.data import ask
 from tests.data.conftest import Writer
 from tests.random_network import random_light_resnet18

@@ -1,39 +1,32 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
 
-from refinenet_jax.config import default
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 
 
-def group(**changes):
-    config = default().optimizer
-    config.update(learning_rate=0.1, warmup_steps=0, weight_decay=0.0, clip_norm=0.0)
-    config.update(changes)
-    return config
-
-
-def rates(config, num_steps):
-    rate = schedule(config, num_steps)
+def rates(name, num_steps, **settings):
+    rate = schedule(name, 0.1, num_steps, **settings)
     return [float(rate(step)) for step in range(num_steps)]
 
 
 def test_constant():
-    assert rates(group(schedule="constant"), 3) == pytest.approx([0.1] * 3)
+    assert rates("constant", 3) == pytest.approx([0.1] * 3)
 
 
 def test_step_decays_at_shares_of_the_run():
-    config = group(schedule="step", step_at=(0.5, 0.8), step_factor=0.1)
+    settings = {"step_at": (0.5, 0.8), "step_factor": 0.1}
     wanted = [0.1] * 5 + [0.01] * 3 + [0.001] * 2
-    assert rates(config, 10) == pytest.approx(wanted)
+    assert rates("step", 10, **settings) == pytest.approx(wanted)
 
 
 def test_poly_and_cosine_by_hand():
-    poly = rates(group(schedule="poly", poly_power=0.9), 4)
+    poly = rates("poly", 4, poly_power=0.9)
     assert poly == pytest.approx([0.1 * (1 - k / 4) ** 0.9 for k in range(4)])
-    cosine = rates(group(schedule="cosine"), 4)
+    cosine = rates("cosine", 4)
     assert cosine == pytest.approx(
         [0.05 * (1 + np.cos(np.pi * k / 4)) for k in range(4)]
     )
@@ -41,7 +34,7 @@ def test_poly_and_cosine_by_hand():
 
 @pytest.mark.parametrize("name", ["constant", "step", "poly", "cosine"])
 def test_warm_up_rises_to_the_full_rate_and_the_schedule_follows(name):
-    warm = rates(group(schedule=name, warmup_steps=4), 20)
+    warm = rates(name, 20, warmup_steps=4)
     assert warm[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])
     assert warm[4] == pytest.approx(0.1)
     if name == "step":
@@ -49,14 +42,10 @@ def test_warm_up_rises_to_the_full_rate_and_the_schedule_follows(name):
 
 
 def test_a_run_shorter_than_its_warm_up():
-    assert rates(group(warmup_steps=10), 3) == pytest.approx([0.01, 0.02, 0.03])
+    assert rates("cosine", 3, warmup_steps=10) == pytest.approx([0.01, 0.02, 0.03])
 
 
 def test_sgd_by_hand_with_a_slower_backbone():
-    config = group(
-        name="sgd", momentum=0.5, weight_decay=0.1, encoder_multiplier=0.1,
-        schedule="constant",
-    )  # fmt: skip
     params = nnx.State(
         {
             "backbones": {"w": nnx.Param(jnp.ones(1))},
@@ -69,7 +58,9 @@ def test_sgd_by_hand_with_a_slower_backbone():
             "decoder": {"w": nnx.Param(jnp.ones(1))},
         }
     )
-    optimizer = build_optimizer(config, 10, freezes_norms=False)
+    optimizer = build_optimizer(
+        "sgd", 0.1, momentum=0.5, weight_decay=0.1, encoder_multiplier=0.1
+    )
     state = optimizer.init(params)
     for _ in range(2):
         updates, state = optimizer.update(gradient, state, params)
@@ -81,9 +72,25 @@ def test_sgd_by_hand_with_a_slower_backbone():
 
 
 def test_clipping_bounds_the_whole_gradient():
-    config = group(name="sgd", momentum=0.0, clip_norm=1.0, schedule="constant")
     params = nnx.State({"decoder": {"w": nnx.Param(jnp.zeros(2))}})
     gradient = nnx.State({"decoder": {"w": nnx.Param(jnp.asarray([3.0, 4.0]))}})
-    optimizer = build_optimizer(config, 10, freezes_norms=False)
+    optimizer = build_optimizer(
+        "sgd", 0.1, momentum=0.0, weight_decay=0.0, clip_norm=1.0
+    )
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     assert updates["decoder"]["w"][...].tolist() == pytest.approx([-0.06, -0.08])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_options_do_not_change_the_tree_of_the_state(name):
+    params = nnx.State({"decoder": {"norm": {"scale": nnx.Param(jnp.zeros(2))}}})
+    plain = build_optimizer(name, 0.1).init(params)
+    other = build_optimizer(
+        name,
+        schedule("poly", 0.2, 9, warmup_steps=2),
+        weight_decay=0.0,
+        clip_norm=1.0,
+        encoder_multiplier=0.0,
+        freezes_norms=True,
+    ).init(params)
+    assert jax.tree.structure(plain) == jax.tree.structure(other)

@@ -1,13 +1,16 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
-from refinenet_jax.config import default
 from refinenet_jax.models.leaves import named_leaves
 from refinenet_jax.sharding import Layout
-from refinenet_jax.training.optimizer import build_optimizer, schedule
+from refinenet_jax.training.losses import cross_entropy
+from refinenet_jax.training.optimizer import build_optimizer
 from refinenet_jax.training.state import TrainState, create_state, sha256
 from refinenet_jax.training.steps import build_train_step
 from tests.random_network import random_light_resnet18
@@ -15,24 +18,6 @@ from tests.random_network import random_light_resnet18
 NUM_CLASSES = 5
 # Of ImageNet.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-
-
-def a_config(**changes):
-    config = default()
-    config.update_from_flattened_dict(
-        {
-            "model.num_classes": NUM_CLASSES,
-            "optimizer.name": "sgd",
-            "optimizer.learning_rate": 0.01,
-            "optimizer.encoder_multiplier": 0.1,
-            "optimizer.weight_decay": 5e-4,
-            "optimizer.clip_norm": 0.0,
-            "optimizer.schedule": "constant",
-            "optimizer.warmup_steps": 0,
-            **changes,
-        }
-    )
-    return config
 
 
 def batches(count, size=4, height=48, width=65):
@@ -56,17 +41,23 @@ def without_dropout(network):
     return network
 
 
-def an_optimizer(config):
-    freezes_norms = config.model.batch_norm == "frozen"
-    return build_optimizer(config.optimizer, 100, freezes_norms=freezes_norms)
+def an_optimizer(rate=0.01, **options):
+    return build_optimizer(
+        "sgd", rate, weight_decay=5e-4, encoder_multiplier=0.1, **options
+    )
 
 
-def losses(network, config, layout, count, **shape):
+def losses(network, optimizer, layout, count, *, frozen_statistics=False, **shape):
     """Trains `count` steps on `layout`; the losses and the last state."""
-    optimizer = an_optimizer(config)
-    rate = schedule(config.optimizer, 100)
-    step = build_train_step(network, optimizer, rate, config, layout)
-    state = jax.tree.map(jnp.copy, create_state(network, optimizer, config.seed))
+    step = build_train_step(
+        network,
+        optimizer,
+        optax.constant_schedule(0.01),
+        functools.partial(cross_entropy, resolution="label"),
+        layout,
+        frozen_statistics=frozen_statistics,
+    )
+    state = jax.tree.map(jnp.copy, create_state(network, optimizer, seed=0))
     state = jax.device_put(state, layout.state)
     found = []
     for batch in batches(count, **shape):
@@ -84,9 +75,9 @@ def network():
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_devices_see_what_one_sees(network, count):
     # BatchNorm statistics over the global batch, dropout on.
-    config = a_config()
-    expected, one = losses(network, config, layout_over(1), 4)
-    found, several = losses(network, config, layout_over(count), 4)
+    optimizer = an_optimizer()
+    expected, one = losses(network, optimizer, layout_over(1), 4)
+    found, several = losses(network, optimizer, layout_over(count), 4)
     assert found == pytest.approx(expected, rel=1e-6)  # measured: 1.5e-7
     for theirs, ours in zip(
         *(jax.tree.leaves(jax.device_get(s.batch_stats)) for s in (one, several)),
@@ -100,12 +91,15 @@ def test_several_devices_see_what_one_sees(network, count):
 @pytest.mark.slow
 @pytest.mark.parametrize("regime", ["frozen_statistics", "frozen"])
 def test_hundred_steps_of_frozen_statistics_leave_every_bit(network, regime):
-    config = a_config(**{"model.batch_norm": regime, "optimizer.learning_rate": 1e-3})
-    before = create_state(network, an_optimizer(config), 0)
+    optimizer = an_optimizer(1e-3, freezes_norms=regime == "frozen")
+    before = create_state(network, optimizer, 0)
     kept = jax.tree.map(np.asarray, before.batch_stats)
     params = {k: np.array(v[...]) for k, v in named_leaves(before.params).items()}
     # The first convolution sees 2 × 16 × 17 pixels: small, so that it is quick.
-    _, after = losses(network, config, layout_over(1), 100, size=2, height=32, width=33)
+    small = {"size": 2, "height": 32, "width": 33}
+    _, after = losses(
+        network, optimizer, layout_over(1), 100, frozen_statistics=True, **small
+    )
     assert int(after.step) == 100
     same = jax.tree.map(lambda a, b: np.array_equal(a, b), kept, after.batch_stats)
     assert all(jax.tree.leaves(same))
@@ -129,9 +123,6 @@ def test_ten_sgd_steps_as_torch(network):
     ours = without_dropout(nnx.clone(network))
     torch_reference.copy_to_network(reference.state_dict(), ours, "light_resnet18")
     rate = 5e-5  # larger ones let the losses of this random network leap
-    config = a_config(
-        **{"model.batch_norm": "frozen_statistics", "optimizer.learning_rate": rate}
-    )
 
     backbone, decoder = [], []
     for name, parameter in reference.named_parameters():
@@ -156,7 +147,9 @@ def test_ten_sgd_steps_as_torch(network):
         loss.backward()
         optimizer.step()
         expected.append(float(loss.detach()))
-    found, _ = losses(ours, config, layout_over(1), 10)
+    found, _ = losses(
+        ours, an_optimizer(rate), layout_over(1), 10, frozen_statistics=True
+    )
     # The losses move by far more than the tolerance, so that agreement means something.
     assert max(expected) - min(expected) > 0.5
     # Measured: 1.2e-7.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 from flax import nnx
@@ -18,14 +17,16 @@ from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from refinenet_jax.checkpoints.metadata import Metadata
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, unknown
 from refinenet_jax.log import say
+from refinenet_jax.models import abstract_network
 from refinenet_jax.models.architecture import check_same_network
+from refinenet_jax.models.leaves import split_network
 from refinenet_jax.processes import wait_for_all
-from refinenet_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
 _ITEMS = ("network", "training", "data", "metadata")
+_CHOICES = ("best", "latest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,21 @@ class Score:
 
     step: int
     mean_iou: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a run goes on from.
+
+    Attributes:
+        step: how many were done.
+        items: trees of arrays, as they were saved.
+        position: in the data.
+    """
+
+    step: int
+    items: Mapping[str, Any]
+    position: Mapping[str, Any]
 
 
 class DamagedCheckpoint(UserError):
@@ -71,27 +87,29 @@ class Checkpoints:
     def save(
         self,
         step: int,
-        state: TrainState,
-        batches: grain.DatasetIterator,
+        items: Mapping[str, Any],
+        position: Mapping[str, Any],
         metadata: Metadata,
-        mean_iou: float | None,
     ) -> None:
-        """Starts to write; the state may be donated as soon as this returns.
+        """Starts to write; the arrays may be donated as soon as this returns.
 
-        batches: has given out the batches of `step` steps and no more.
-        mean_iou: of this state, where it was evaluated.
+        Args:
+            step: how many were done.
+            items: trees of arrays: "network", {"params", "batch_stats"}, and
+                "training", whatever else the trainer needs to go on.
+            position: in the data, ready for JSON.
+            metadata: of the network; with the mean IoU where it was evaluated.
         """
-        if mean_iou is not None:
-            self._scores[step] = mean_iou
-        described = dataclasses.replace(metadata, step=step, mean_iou=mean_iou)
+        if metadata.mean_iou is not None:
+            self._scores[step] = metadata.mean_iou
+        described = dataclasses.replace(metadata, step=step)
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                network=ocp.args.StandardSave(_network_item(state)),
-                training=ocp.args.StandardSave(_training_item(state)),
+                **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
                 # Not Grain's own handler: it writes a file for each process, and this
                 # position is the same for any number of them.
-                data=ocp.args.JsonSave(batches.get_state()),
+                data=ocp.args.JsonSave(position),
                 metadata=ocp.args.JsonSave(described.to_json()),
             ),
         )
@@ -119,17 +137,16 @@ class Checkpoints:
         )
 
     def restore_latest(
-        self, state: TrainState, batches: grain.DatasetIterator, metadata: Metadata
-    ) -> TrainState | None:
-        """The newest state that can be read, or None where there is no checkpoint.
+        self, items: Mapping[str, Any], wanted: Metadata
+    ) -> Restored | None:
+        """The newest checkpoint that can be read, or None where there is none.
 
         Passes over damaged checkpoints, says so, and moves them aside once an older
         one is restored.
 
         Args:
-            state: shapes, dtypes and shardings to restore to.
-            batches: is set to the position of the checkpoint.
-            metadata: of the network that the run asks for.
+            items: as `save` takes them: shapes, dtypes and shardings to restore to.
+            wanted: of the network that the run asks for.
 
         Raises:
             UserError: the workdir holds another network or optimiser, or only damaged
@@ -138,7 +155,7 @@ class Checkpoints:
         damaged = []
         for step in self._newest_first():
             try:
-                restored = self._restore(step, state, batches, metadata)
+                restored = self._restore(step, items, wanted)
             except DamagedCheckpoint as error:
                 say(f"{error}; taking the one before it")
                 damaged.append(step)
@@ -151,52 +168,48 @@ class Checkpoints:
         return None
 
     def _restore(
-        self,
-        step: int,
-        state: TrainState,
-        batches: grain.DatasetIterator,
-        metadata: Metadata,
-    ) -> TrainState:
+        self, step: int, items: Mapping[str, Any], wanted: Metadata
+    ) -> Restored:
         found = self._read_metadata(step)
         if found.weights is not None:
             raise UserError(
                 f"{self._workdir} holds converted weights: train in another --workdir "
                 f"with --config.init_from={self._workdir}"
             )
-        check_same_network(self._workdir, found.architecture, metadata.architecture)
-        if found.optimizer != metadata.optimizer:
+        check_same_network(self._workdir, found.architecture, wanted.architecture)
+        if found.optimizer != wanted.optimizer:
             raise UserError(
                 f"{self._workdir} holds a run with {found.optimizer}, the config "
-                f"asks for config.optimizer.name={metadata.optimizer!r}: choose "
+                f"asks for config.optimizer.name={wanted.optimizer!r}: choose "
                 "another workdir, with config.init_from to start from this network"
             )
-        items = self._read(
+        read = self._read(
             step,
-            network=ocp.args.StandardRestore(_network_item(state)),
-            training=ocp.args.StandardRestore(_training_item(state)),
+            **{name: ocp.args.StandardRestore(tree) for name, tree in items.items()},
             data=ocp.args.JsonRestore(),
         )
-        batches.set_state(items.data)
-        return dataclasses.replace(state, **items.network, **items.training)
+        return Restored(step, {name: read[name] for name in items}, read.data)
 
     def load_network(
         self,
         which: str,
-        shapes_of: Callable[[Metadata], tuple[nnx.State, nnx.State]],
         sharding: Sharding,
+        check: Callable[[Metadata], None] = lambda found: None,
     ) -> tuple[Metadata, nnx.State, nnx.State]:
         """Metadata, parameters and BatchNorm statistics alone.
 
         Args:
             which: "best" by mean IoU, or "latest"; where that one is damaged, the
                 newest that can be read, which is said.
-            shapes_of: shapes and dtypes of the two for a checkpoint's metadata; may
-                refuse it.
             sharding: how to lay them out.
+            check: may refuse a checkpoint for its metadata, before more is read.
 
         Raises:
-            UserError: there is no checkpoint, or none that can be read.
+            UserError: there is no checkpoint, or none that can be read; `which` is
+                unknown.
         """
+        if which not in _CHOICES:
+            raise unknown(f"which={which!r}", which, _CHOICES)
         steps = self._newest_first()
         if not steps:
             raise UserError(
@@ -209,7 +222,8 @@ class Checkpoints:
         for step in steps:
             try:
                 metadata = self._read_metadata(step)
-                params, batch_stats = shapes_of(metadata)
+                check(metadata)
+                params, batch_stats = _abstract_weights(metadata)
                 wanted = {"params": params, "batch_stats": batch_stats}
                 network = ocp.args.StandardRestore(with_sharding(wanted, sharding))
                 found = self._read(step, network=network).network
@@ -320,9 +334,8 @@ def _best(scores: Mapping[int, float]) -> int | None:
     return max(scores, key=lambda step: (scores[step], step), default=None)
 
 
-def _network_item(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def _training_item(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "opt_state": state.opt_state, "key": state.key}
+def _abstract_weights(metadata: Metadata) -> tuple[nnx.State, nnx.State]:
+    """Parameters and BatchNorm statistics of a network, without values."""
+    network = abstract_network(metadata.architecture)
+    _, params, batch_stats = split_network(network)
+    return params, batch_stats

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import functools
 import json
 
@@ -8,13 +9,12 @@ import numpy as np
 import optax
 import pytest
 
+from refinenet_jax.assembly.network import describe, weights_to_start_from
+from refinenet_jax.checkpoints.store import Checkpoints
 from refinenet_jax.config import default
 from refinenet_jax.errors import UserError
 from refinenet_jax.models.leaves import named_leaves, split_network
-from refinenet_jax.modes.initial import initial_state
-from refinenet_jax.modes.start import describe
 from refinenet_jax.sharding import global_layout
-from refinenet_jax.training.checkpoint import Checkpoints
 from refinenet_jax.training.state import TrainState, create_state
 from refinenet_jax.weights.torch import HEADER, locate, write_safetensors
 from tests.architectures import abstract_network, architecture
@@ -33,7 +33,14 @@ def started(init_from, **changes):
     sharding = global_layout().state
     network = random_network(6, seed=0)
     before = create_state(network, optax.identity(), config.seed)
-    return before, initial_state(config, before, metadata, sharding)
+    return before, started_from(config, before, metadata, sharding)
+
+
+def started_from(config, before, metadata, sharding):
+    params, batch_stats = weights_to_start_from(
+        config, before.params, before.batch_stats, metadata, sharding
+    )
+    return dataclasses.replace(before, params=params, batch_stats=batch_stats)
 
 
 def values(state):
@@ -153,7 +160,7 @@ def test_weights_in_a_wheel(capsys):
     _, *shapes = split_network(abstract_network(architecture(config.model.variant, 6)))
     params, batch_stats = jax.tree.map(lambda x: jnp.full(x.shape, 7.0), shapes)
     before = TrainState(jnp.int32(0), params, batch_stats, (), jnp.zeros(2))
-    after = initial_state(config, before, metadata, sharding)
+    after = started_from(config, before, metadata, sharding)
     backbone = {name for name in values(before) if name.startswith("backbones.")}
     assert changed(before, after) == backbone
     assert "_fc.weight" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from refinenet_jax import log
+from refinenet_jax.assembly.data import JobData, open_request, request_of
 from refinenet_jax.data.class_maps import ClassMap, read_class_map
 from refinenet_jax.data.datasets import Dataset, lookup
 from refinenet_jax.data.mixture import Ingredient
@@ -25,26 +26,26 @@ from refinenet_jax.data.transforms import (
     Transform,
 )
 from refinenet_jax.errors import UserError
-from refinenet_jax.modes.start import open_data, request_of
 
 
 def build_batches(
-    config: ConfigDict, source: Source, dataset: Dataset, mean: Sequence[float]
+    config: ConfigDict, data: JobData, mean: Sequence[float]
 ) -> grain.IterDataset:
     """This process's share of the batches, randomly chosen and transformed.
 
     Args:
         config: see `refinenet_jax.config`.
-        source: the training split of config.data.name.
-        dataset: that data set, whose classes all others are translated to.
+        data: with config.data.train_split opened; the classes of all other data sets
+            are translated to those of its data set.
         mean: RGB in 0..255, around images that are smaller than the crop.
 
     Raises:
         UserError: a data set that is mixed in is not there, or has no class map.
     """
-    data = config.data
-    ingredients = [_ingredient(config, source, data.weight, None, 0, dataset)]
-    for other in data.mix:
+    settings, dataset = config.data, data.dataset
+    source = data.sources[settings.train_split]
+    ingredients = [_ingredient(config, source, settings.weight, None, 0, dataset)]
+    for other in settings.mix:
         ingredients.append(_mixed_in(config, other, dataset))
     return train_batches(
         ingredients,
@@ -53,8 +54,8 @@ def build_batches(
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        num_workers=data.num_workers,
-        num_threads=data.num_threads,
+        num_workers=settings.num_workers,
+        num_threads=settings.num_threads,
     )
 
 
@@ -94,7 +95,7 @@ def _mixed_in(config: ConfigDict, other: dict, dataset: Dataset) -> Ingredient:
             f"config.data.mix: {other['name']} has other classes than {dataset.name}: "
             "name a class_map"
         )
-    [source] = open_data(request, other["split"])
+    [source] = open_request(request, other["split"])
     return _ingredient(
         config, source, other["weight"], class_map, other["min_pixels"], dataset
     )

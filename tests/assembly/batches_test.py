@@ -5,12 +5,12 @@ import contextlib
 import numpy as np
 import pytest
 
+from refinenet_jax.assembly import batches
+from refinenet_jax.assembly.data import find_dataset, open_data
 from refinenet_jax.config import ConfigDict, default
 from refinenet_jax.data import transforms
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.errors import UserError
-from refinenet_jax.modes import batches
-from refinenet_jax.modes.start import find_dataset, open_data, request_of
 from tests.data.conftest import Writer
 from tests.data.layouts import write_coco_stuff_164k
 
@@ -32,9 +32,7 @@ def voc(tmp_path) -> ConfigDict:
 
 
 def take(config: ConfigDict, count: int) -> np.ndarray:
-    dataset = find_dataset(config)
-    [source] = open_data(request_of(config), "train")
-    endless = batches.build_batches(config, source, dataset, MEAN)
+    endless = batches.build_batches(config, open_data(config, "train"), MEAN)
     with contextlib.closing(iter(endless)) as iterator:
         return np.concatenate([next(iterator)["label"] for _ in range(count)])
 
@@ -131,7 +129,8 @@ def test_the_classes_of_a_folder_are_counted(tmp_path):
     config = default()
     config.data.name = "camvid"
     config.model.num_classes = 0
-    assert find_dataset(config).num_classes == config.model.num_classes == 11
+    assert find_dataset(config).num_classes == 11
+    assert config.model.num_classes == 0  # the config is the person's
     config.model.num_classes = 12
     with pytest.raises(UserError, match="num_classes=12, but camvid has 11 classes"):
         find_dataset(config)

@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from refinenet_jax.checkpoints import store
 from refinenet_jax.checkpoints.metadata import Metadata
-from refinenet_jax.errors import UserError
-from refinenet_jax.models import Architecture
-from refinenet_jax.sharding import global_layout
-from refinenet_jax.training.checkpoint import (
+from refinenet_jax.checkpoints.store import (
     Checkpoints,
     open_checkpoints,
     with_sharding,
 )
+from refinenet_jax.errors import UserError
+from refinenet_jax.models import Architecture
+from refinenet_jax.sharding import global_layout
 from refinenet_jax.training.state import TrainState, sha256
 
 ARCHITECTURE = Architecture("light_resnet18", 6)
@@ -39,13 +40,18 @@ def data():
     return iter(grain.MapDataset.range(1000).batch(2).to_iter_dataset())
 
 
+def keep(checkpoints, step, state, batches, score):
+    metadata = dataclasses.replace(METADATA, mean_iou=score)
+    checkpoints.save(step, state.items(), batches.get_state(), metadata)
+
+
 def save(workdir, scores, keep_latest=2):
     """Saves step 1, 2, ... with those mean IoUs; None: not evaluated."""
     checkpoints = Checkpoints(workdir, keep_latest=keep_latest)
     batches = data()
     for step, score in enumerate(scores, start=1):
         next(batches)
-        checkpoints.save(step, a_state(float(step), step), batches, METADATA, score)
+        keep(checkpoints, step, a_state(float(step), step), batches, score)
     checkpoints.close()
 
 
@@ -53,9 +59,12 @@ def restore(workdir, metadata=METADATA):
     checkpoints = Checkpoints(workdir, keep_latest=2)
     batches = data()
     abstract = with_sharding(a_state(0.0, 0), global_layout().state)
-    state = checkpoints.restore_latest(abstract, batches, metadata)
+    restored = checkpoints.restore_latest(abstract.items(), metadata)
     checkpoints.close()
-    return state, batches
+    if restored is None:
+        return None, batches
+    batches.set_state(restored.position)
+    return TrainState.from_items(restored.items), batches
 
 
 def damage(workdir, step):
@@ -91,13 +100,19 @@ def test_keeps_the_latest_and_the_best(tmp_path):
 
 
 def load(workdir, which):
-    def shapes_of(metadata):
+    def check(metadata):
         assert metadata.architecture == ARCHITECTURE
-        state = a_state(0.0, 0)
-        return state.params, state.batch_stats
 
     sharding = global_layout().state
-    return open_checkpoints(workdir).load_network(which, shapes_of, sharding)
+    return open_checkpoints(workdir).load_network(which, sharding, check)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A network of two arrays in place of one that is built."""
+    state = a_state(0.0, 0)
+    weights = (state.params, state.batch_stats)
+    monkeypatch.setattr(store, "_abstract_weights", lambda metadata: weights)
 
 
 def test_reads_the_network_alone(tmp_path):
@@ -146,7 +161,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsy
     # Nothing is lost, and the step can be saved again.
     assert (tmp_path / "damaged_checkpoints" / "3_0" / "network").is_dir()
     checkpoints = Checkpoints(tmp_path, keep_latest=2)
-    checkpoints.save(3, a_state(3.5, 3), batches, METADATA, None)
+    keep(checkpoints, 3, a_state(3.5, 3), batches, None)
     checkpoints.close()
     assert sha256(restore(tmp_path)[0]) == sha256(a_state(3.5, 3))
 
@@ -231,7 +246,7 @@ def test_scores_are_known_while_a_save_is_still_under_way(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep_latest=2)
     batches = data()
     for step, score in enumerate((0.25, 0.75, 0.5), start=1):
-        checkpoints.save(step, a_state(1.0, step), batches, METADATA, score)
+        keep(checkpoints, step, a_state(1.0, step), batches, score)
         assert vars(checkpoints.score(step)) == {"step": step, "mean_iou": score}
     assert vars(checkpoints.best()) == {"step": 2, "mean_iou": 0.75}
     checkpoints.close()

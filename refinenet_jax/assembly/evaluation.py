@@ -1,0 +1,49 @@
+"""How a config has images predicted and scored."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from refinenet_jax.assembly.data import JobData
+from refinenet_jax.evaluation.evaluator import Evaluator
+from refinenet_jax.inference.predictor import Buckets, Predictor
+from refinenet_jax.inference.protocol import Protocol
+from refinenet_jax.models import RefineNet
+from refinenet_jax.sharding import local_layout
+
+
+def protocol_of(config: ConfigDict) -> Protocol:
+    """What is done with an image to predict it."""
+    names = [field.name for field in dataclasses.fields(Protocol)]
+    return Protocol(**{name: config.eval[name] for name in names})
+
+
+def buckets_of(config: ConfigDict) -> Buckets:
+    """The sizes that images are padded to."""
+    return Buckets(tuple(config.eval.buckets), config.eval.size_multiple)
+
+
+def build_evaluator(config: ConfigDict, network: RefineNet, data: JobData) -> Evaluator:
+    """What scores the network on config.data.eval_split, as often as it is asked.
+
+    network: only its structure is used; it may be abstract.
+    data: with that split opened.
+    """
+    predictor = Predictor(
+        network,
+        batch_size=config.eval.batch_size,
+        buckets=buckets_of(config),
+        protocol=protocol_of(config),
+        layout=local_layout(),
+    )
+    split = config.data.eval_split
+    return Evaluator(
+        predictor,
+        data.dataset,
+        split,
+        data.sources[split],
+        num_threads=config.data.num_threads,
+        bootstrap_samples=config.eval.bootstrap_samples,
+        boundary_width=config.eval.boundary_width,
+        seed=config.seed,
+    )

@@ -1,0 +1,136 @@
+"""The network that a config asks for, and the weights it starts from."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Sharding
+from ml_collections import ConfigDict
+
+from refinenet_jax import log
+from refinenet_jax.checkpoints.metadata import Metadata
+from refinenet_jax.checkpoints.store import open_checkpoints
+from refinenet_jax.data.datasets import Dataset
+from refinenet_jax.models import Architecture
+from refinenet_jax.models.architecture import check_same_network
+from refinenet_jax.models.leaves import CLASSIFIER, named_leaves, replace_leaves
+from refinenet_jax.weights import torch
+from refinenet_jax.weights.load import read_weights, shapes_of
+
+
+def architecture_of(config: ConfigDict, num_classes: int) -> Architecture:
+    """The group config.model, with the number of classes where that is 0.
+
+    Raises:
+        UserError: the variant is unknown.
+    """
+    names = [field.name for field in dataclasses.fields(Architecture)]
+    values = {name: config.model[name] for name in names}
+    values["num_classes"] = values["num_classes"] or num_classes
+    return Architecture(**values)
+
+
+def describe(config: ConfigDict, dataset: Dataset) -> Metadata:
+    """All that is needed to use the network without its config.
+
+    Raises:
+        UserError: the variant is unknown.
+    """
+    return Metadata(
+        architecture_of(config, dataset.num_classes),
+        dataset.class_names,
+        dataset.palette,
+        dataset=dataset.name,
+        dtype=config.model.dtype,
+        size_multiple=config.eval.size_multiple,
+        optimizer=config.optimizer.name,
+        config=config.to_dict(),
+    )
+
+
+def refuse_missing_weights(config: ConfigDict) -> None:
+    """Raises UserError where nothing is at config.init_from.
+
+    To be asked before any work; whether the weights fit shows later.
+    """
+    if not config.init_from:
+        return
+    if torch.is_torch_file(config.init_from):
+        torch.locate(config.init_from)
+    else:
+        open_checkpoints(Path(config.init_from)).close()
+
+
+def weights_to_start_from(
+    config: ConfigDict,
+    params: nnx.State,
+    batch_stats: nnx.State,
+    metadata: Metadata,
+    sharding: Sharding,
+) -> tuple[nnx.State, nnx.State]:
+    """Parameters and BatchNorm statistics of config.init_from, what it has of them.
+
+    Args:
+        config: the whole configuration.
+        params: random ones, which stay where the weights have nothing for them.
+        batch_stats: likewise.
+        metadata: of the network that the run asks for.
+        sharding: how to lay the weights out.
+
+    Raises:
+        UserError: the weights cannot be read or are of another network.
+    """
+    if torch.is_torch_file(config.init_from):
+        return _of_torch_file(config, params, batch_stats, metadata, sharding)
+    return _of_run(config, params, metadata, sharding)
+
+
+def _of_torch_file(
+    config: ConfigDict,
+    params: nnx.State,
+    batch_stats: nnx.State,
+    metadata: Metadata,
+    sharding: Sharding,
+) -> tuple[nnx.State, nnx.State]:
+    taken = read_weights(
+        config.init_from,
+        metadata.architecture,
+        shapes_of(nnx.merge_state(params, batch_stats)),
+        with_classifier=config.init_classifier,
+    )
+    log.say(str(taken))
+    arrays = {
+        leaf: jax.device_put(jnp.asarray(array), sharding)
+        for leaf, array in taken.arrays.items()
+    }
+    return replace_leaves(params, arrays), replace_leaves(batch_stats, arrays)
+
+
+def _of_run(
+    config: ConfigDict, params: nnx.State, metadata: Metadata, sharding: Sharding
+) -> tuple[nnx.State, nnx.State]:
+    workdir = Path(config.init_from)
+
+    def check(found: Metadata) -> None:
+        check_same_network(
+            workdir,
+            found.architecture,
+            metadata.architecture,
+            with_classifier=config.init_classifier,
+        )
+
+    with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
+        found, theirs, batch_stats = checkpoints.load_network("best", sharding, check)
+    log.say(f"starting from the network of {workdir}, step {found.step}")
+    if config.init_classifier:
+        return theirs, batch_stats
+    log.say("its classifier is not taken")
+    taken = {
+        path: leaf[...]
+        for path, leaf in named_leaves(theirs).items()
+        if path not in CLASSIFIER
+    }
+    return replace_leaves(params, taken), batch_stats
