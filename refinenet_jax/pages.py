@@ -12,7 +12,7 @@ from refinenet_jax.pictures import encode
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("refinenet_jax"),
     # File names and class names are other people's text, never markup.
-    autoescape=jinja2.select_autoescape(["html"]),
+    autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -20,10 +20,20 @@ _templates = jinja2.Environment(
 
 
 def render(template: str, values: Mapping[str, Any]) -> bytes:
-    """Fills templates/NAME in with values; in NAME.html text is escaped."""
+    """Fills in one of templates/; text among the values is escaped."""
     text = _templates.get_template(template).render(values)
     # File names that are no UTF-8 reach Python as lone surrogates.
     return text.encode("utf-8", "replace")
+
+
+def facts(values: Mapping[str, object]) -> dict[str, str]:
+    """Values as text, a mapping among them as "key value, key value"."""
+    told = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {each}" for key, each in value.items())
+        told[name] = str(value)
+    return told
 
 
 def picture(pixels: np.ndarray, file_format: str) -> str:

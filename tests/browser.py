@@ -16,6 +16,7 @@ class Browser:
         self.driver = driver
 
     def open(self, page: Path) -> None:
+        self.driver.set_window_size(1200, 1600)
         self.driver.get(page.as_uri())
 
     def all(self, selector: str) -> list[Any]:
@@ -48,7 +49,6 @@ def start_browser() -> Iterator[Browser]:
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",
-        "--window-size=1200,1600",
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -17,7 +17,7 @@ from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from refinenet_jax.checkpoints.metadata import Metadata
-from refinenet_jax.errors import UserError, unknown
+from refinenet_jax.errors import UserError, first_line, unknown
 from refinenet_jax.log import say
 from refinenet_jax.models import abstract_network
 from refinenet_jax.models.architecture import check_same_network
@@ -251,7 +251,7 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = str(error).partition("\n")[0][:200]
+            reason = first_line(error)[:200]
             raise DamagedCheckpoint(
                 f"checkpoint {step} in {self._manager.directory} cannot be read "
                 f"({reason})"

@@ -197,14 +197,15 @@ def _trimap_rows(boundary: Record) -> dict[str, Any]:
 
 def _made_with(record: Record) -> dict[str, str]:
     names = ("step", "num_images", "ignored_pixels", "compilations", "data_fingerprint")
-    made = {_words(name): str(record[name]) for name in names}
-    made["seconds"] = f"{record['seconds']:.1f}"
-    made["images per second"] = f"{record['images_per_second']:.2f}"
-    for name, value in {"protocol": record["protocol"], **record["provenance"]}.items():
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{_words(key)} {each}" for key, each in value.items())
-        made[name] = str(value)
-    return made
+    return pages.facts(
+        {
+            **{_words(name): record[name] for name in names},
+            "seconds": f"{record['seconds']:.1f}",
+            "images per second": f"{record['images_per_second']:.2f}",
+            "protocol": {_words(k): value for k, value in record["protocol"].items()},
+            **record["provenance"],
+        }
+    )
 
 
 def _words(name: str) -> str:

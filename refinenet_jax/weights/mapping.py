@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, listed
 from refinenet_jax.models import VARIANTS
 from refinenet_jax.models.leaves import BACKBONES, CLASSIFIER, DECODER
 from refinenet_jax.models.resnet import DEPTHS
@@ -146,7 +146,7 @@ def _backbone_naming(tensors: Arrays, variant: str, origin: str) -> Naming:
     if not found:
         known = ", ".join(n.title for ns in tables.BACKBONES.values() for n in ns)
         raise UserError(
-            f"{origin}: its keys ({_listed(list(tensors), 3)}) are of no known network; "
+            f"{origin}: its keys ({listed(list(tensors), 3)}) are of no known network; "
             f"known: {known}"
         )
     family, naming = found[0]
@@ -278,14 +278,9 @@ def _refuse_other_classes(
 
 def _refuse_faults(faults: Mapping[str, Sequence[str]], title: str) -> None:
     parts = [
-        f"{len(names)} {kind}: {_listed(sorted(names), 8)}"
+        f"{len(names)} {kind}: {listed(sorted(names), 8)}"
         for kind, names in faults.items()
         if names
     ]
     if parts:
         raise UserError(f"{title}; {'; '.join(parts)}")
-
-
-def _listed(names: Sequence[str], most: int) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

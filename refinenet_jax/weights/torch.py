@@ -5,7 +5,6 @@ A .safetensors file needs no torch. The others are pickles, which torch opens wi
 """
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import re
 from collections.abc import Mapping
@@ -82,7 +81,7 @@ def locate(name: str) -> Path:
             f"{name} is not installed: pip install 'refinenet_jax[{extra}]'"
         ) from error
     path = Path(str(found))
-    if not path.is_file() or _sha256(path) != sha256:
+    if not path.is_file() or files.sha256(path) != sha256:
         raise UserError(
             f"{name}: {path} is missing or damaged: "
             f"pip install --force-reinstall {distribution}"
@@ -120,7 +119,7 @@ def read(path: Path) -> Checkpoint:
             f"{path}: {broken[0]} holds NaN or infinity, as do {len(broken) - 1} others: "
             "take an earlier checkpoint of that training"
         )
-    return Checkpoint(tensors, _sha256(path), header, tuple(sorted(converted)))
+    return Checkpoint(tensors, files.sha256(path), header, tuple(sorted(converted)))
 
 
 def write_safetensors(
@@ -194,8 +193,3 @@ def _unwrapped(content: Any) -> Mapping[str, Any]:
 
 def _is_floating(dtype: np.dtype) -> bool:
     return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

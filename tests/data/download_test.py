@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import logging
 import threading
 
 import pytest
@@ -99,8 +100,9 @@ def test_another_content_than_published(
         download_manager.NonMatchingChecksumError("wrong checksum:\nExpected"),
     ],
 )
-def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch, failure):
+def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch, caplog, failure):
     def download(self, url):
+        logging.getLogger("urllib3.connectionpool").warning("Retrying")
         raise failure
 
     monkeypatch.setattr(tfds.download.DownloadManager, "download", download)
@@ -109,6 +111,7 @@ def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch, failure):
     ):
         ask.prepare("voc2012", data_dir=tmp_path)
     assert not (tmp_path / "voc2012" / "1.1.0").exists()
+    assert "Retrying" not in caplog.text
 
 
 def test_what_needs_a_login_is_not_tried(tmp_path):

@@ -1,11 +1,13 @@
 """Builds data sets from image files and label files."""
 
 import abc
+import contextlib
 import dataclasses
 import hashlib
+import logging
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -192,7 +194,8 @@ class FilesBuilder(SegmentationBuilder):
         self, downloads: tfds.download.DownloadManager, archive: Archive
     ) -> pathlib.Path:
         try:
-            file = pathlib.Path(downloads.download(archive.url))
+            with _without_warnings_of("urllib3"):  # of each of ten attempts
+                file = pathlib.Path(downloads.download(archive.url))
         except (
             OSError,
             tfds.download.DownloadError,
@@ -204,6 +207,18 @@ class FilesBuilder(SegmentationBuilder):
             ) from error
         refuse_other_content(file, archive)
         return file
+
+
+@contextlib.contextmanager
+def _without_warnings_of(package: str) -> Iterator[None]:
+    """Keeps them from the terminal: what comes of them is said in one line."""
+    logger = logging.getLogger(package)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def manual_folder(manual_dir: str) -> pathlib.Path:

@@ -193,9 +193,5 @@ def _verdict(report: Mapping[str, Any]) -> str:
 
 
 def _made_with(report: Mapping[str, Any]) -> dict[str, str]:
-    made = {"data fingerprint": report["data_fingerprint"] or "files are missing"}
-    for name, value in report["provenance"].items():
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{key} {version}" for key, version in value.items())
-        made[name] = str(value)
-    return made
+    fingerprint = report["data_fingerprint"] or "files are missing"
+    return pages.facts({"data fingerprint": fingerprint, **report["provenance"]})
