@@ -77,6 +77,8 @@ def build_optimizer(
         encoder_multiplier: of the backbone's learning rate.
         freezes_norms: scale and bias of every BatchNorm keep their values.
     """
+    if not callable(learning_rate):
+        learning_rate = optax.constant_schedule(learning_rate)
     decay = optax.add_decayed_weights(weight_decay)
     if name == "sgd":
         direction = [decay, optax.trace(momentum)]

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -22,6 +23,8 @@ from refinenet_jax.segmenter import Segmenter
 from tests.architectures import abstract_network, architecture
 from tests.inference.videos import FRAME_RATE, cut, damage, read_video, write_video
 
+DESCRIBED = architecture("light_resnet18")
+
 
 class Fake:
     """Takes the brightness of a pixel for its class, and counts how often it is asked."""
@@ -29,7 +32,7 @@ class Fake:
     def __init__(self, class_names):
         self.class_names = tuple(class_names)
         self.palette = [(7 * i % 256, i, 255 - i) for i in range(len(class_names))]
-        self.metadata = {"step": 6}
+        self.metadata = Metadata(DESCRIBED, self.class_names, self.palette, step=6)
         self.compilations = 0
         self.asked = 0
 
@@ -160,7 +163,7 @@ def test_results_of_another_network_are_not_mixed_with(fake, run, tmp_path, capf
     paths = [write_image(tmp_path / name) for name in ("a.png", "b.png")]
     folder = run(paths[0])
     before = (folder / "a.png").read_bytes()
-    fake.metadata = {"step": 12}
+    fake.metadata = dataclasses.replace(fake.metadata, step=12)
     run(paths[1])
     assert not (folder / "a.png").exists()
     aside = folder.with_name("predictions_step6")
@@ -170,7 +173,7 @@ def test_results_of_another_network_are_not_mixed_with(fake, run, tmp_path, capf
     assert fake.asked == 3  # b.png is kept, being of this step
     # Nothing is lost when it happens again.
     for step in (6, 12, 6):
-        fake.metadata = {"step": step}
+        fake.metadata = dataclasses.replace(fake.metadata, step=step)
         run(paths[0])
     names = {path.name for path in folder.parent.glob("predictions*")}
     aside = {"predictions_step6", "predictions_step12", "predictions_step6_2"}
@@ -293,7 +296,7 @@ def test_an_image_left_out_makes_no_submission(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("submission", "mars", "must be empty, voc2012, cityscapes or ade20k"),
+        ("submission", "mars", "known: voc2012, cityscapes, ade20k"),
         ("competition", "comp1", "known: comp5, comp6"),
     ],
 )
@@ -374,11 +377,13 @@ PROGRAM = """
 import resource, sys
 import numpy as np
 from refinenet_jax import main
+from refinenet_jax.checkpoints.metadata import Metadata
+from refinenet_jax.models import Architecture
 from refinenet_jax.modes import predict
 
 class Fake:
     class_names, palette = ["a"] * 200, [(i, i, i) for i in range(200)]
-    metadata, compilations = {"step": 1}, 0
+    metadata, compilations = Metadata(Architecture("light_resnet18", 200), (), (), step=1), 0
     def predict(self, image):
         return (image[..., 0] % 200).astype(np.uint8)
 
