@@ -7,6 +7,7 @@ the smallest of the given sizes that holds it, and alone at its own size. Prints
 compilations, seconds, and the largest difference between the probabilities.
 """
 
+import dataclasses
 import resource
 import sys
 import time
@@ -24,8 +25,7 @@ def main(workdir: str, folder: str, *sizes: str) -> None:
     buckets = [tuple(int(n) for n in size.split(",")) for size in sizes]
     padded = Segmenter.from_checkpoint(workdir, buckets=buckets)
     alone = Segmenter.from_checkpoint(workdir)
-    alone.metadata["size_multiple"] = 1
-    alone = Segmenter(alone.model, alone.metadata)
+    alone = Segmenter(alone.model, dataclasses.replace(alone.metadata, size_multiple=1))
     images = [read_image(path) for path in paths]
     seconds = {"padded": 0.0, "alone": 0.0}
     largest, differing, pixels = 0.0, 0, 0

@@ -15,6 +15,13 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 _tfds_dir = tempfile.TemporaryDirectory(prefix="tfds-", ignore_cleanup_errors=True)
 os.environ["TFDS_DATA_DIR"] = _tfds_dir.name
+# A program is compiled by the first process that needs it, and by no other.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _compiled_dir = tempfile.TemporaryDirectory(
+        prefix="compiled-", ignore_cleanup_errors=True
+    )
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled_dir.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,18 @@
-"""The whole program, as people start it: in a process of its own."""
+"""The whole program, from the command line to the files it leaves."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import jax
@@ -17,7 +21,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from refinenet_jax import Segmenter
+from refinenet_jax import Segmenter, main
 from refinenet_jax.weights.torch import write_safetensors
 from tests.weights.networks import checkpoint_of
 
@@ -33,52 +37,40 @@ TINY = (
 )
 
 
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory):
-    """Of the programs that tests start; they share what they compile."""
-    cache = tmp_path_factory.mktemp("compiled")
-    return {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    }
+def start(*arguments, **environment):
+    """Starts the program in a process of its own, as people do; gives the process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "refinenet_jax.main", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments):
+    """Runs the program in this process; gives (exit code, stdout, stderr)."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", ["refinenet", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main.run()
+        except SystemExit as exit:
+            code = exit.code
+    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="session")
-def start(environment):
-    """Starts the program; gives the process."""
-
-    def start(*arguments, environment=environment):
-        return subprocess.Popen(
-            [sys.executable, "-m", "refinenet_jax.main", *map(str, arguments)],
-            cwd=REPOSITORY,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def run(start):
-    """Runs the program to its end; gives (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        process = start(*arguments)
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out, err
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def trained(run, tmp_path_factory):
-    """The workdir of a short run of the default job."""
+def trained(tmp_path_factory):
+    """The workdir of a short run of the default job, in a process of its own."""
     workdir = tmp_path_factory.mktemp("runs") / "trained"
-    code, out, err = run(*TINY, f"--workdir={workdir}")
-    assert code == 0, out + err
+    process = start(*TINY, f"--workdir={workdir}")
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
     return workdir
 
 
@@ -122,20 +114,16 @@ def test_training_writes_what_the_contract_says(trained):
     assert strip.shape == (6 * 96, 3 * 128, 3)
 
 
-def test_killed_and_started_again_ends_with_the_same_bits(
-    trained, start, run, tmp_path
-):
+def test_killed_and_started_again_ends_with_the_same_bits(trained, tmp_path):
     workdir = tmp_path / "killed"
     process = start(*TINY, f"--workdir={workdir}")
     log = workdir / "train.jsonl"
-    for _ in range(3000):
-        if process.poll() is not None:
-            break
-        if log.exists() and '"step": 5' in log.read_text():
-            process.send_signal(signal.SIGKILL)
-            break
+    while process.poll() is None and not (
+        log.exists() and '"step": 5' in log.read_text()
+    ):
         time.sleep(0.02)
-    process.communicate(timeout=60)
+    process.kill()
+    process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (workdir / "result.json").exists()
     code, out, err = run(*TINY, f"--workdir={workdir}")
@@ -148,14 +136,38 @@ def test_killed_and_started_again_ends_with_the_same_bits(
     assert steps_and_losses(workdir) == steps_and_losses(trained)
 
 
-def test_a_finished_run_started_again_changes_nothing(trained, run):
+def test_a_finished_run_started_again_changes_nothing(trained):
     before = read(trained / "result.json")["state_sha256"]
     code, out, err = run(*TINY, f"--workdir={trained}")
     assert code == 0, out + err
     assert read(trained / "result.json")["state_sha256"] == before
 
 
-def test_eval_mode_repeats_the_evaluation_of_training(trained, run):
+def test_a_finished_run_goes_on_with_other_settings(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    code, out, err = run(
+        *TINY,
+        f"--workdir={workdir}",
+        "--config.train.num_steps=8",
+        "--config.data.flip_probability=0",
+    )
+    assert code == 0, out + err
+    assert "going on after step 6" in out
+    changes = "data.flip_probability 0.5 → 0.0, train.num_steps 6 → 8"
+    assert f"settings that changed since: {changes}" in out
+    before = steps_and_losses(trained)
+    assert steps_and_losses(workdir)[:6] == before
+    assert [step for step, _ in steps_and_losses(workdir)[6:]] == [7, 8]
+    assert read(workdir / "config.json")["train"]["num_steps"] == 8
+    assert read(workdir / "eval.json")["step"] == 8
+
+    code, _, err = run(*TINY, f"--workdir={workdir}", "--config.optimizer.name=sgd")
+    assert_refused(code, err, "asks for config.optimizer.name='sgd'")
+    assert read(workdir / "config.json")["optimizer"]["name"] != "sgd"
+
+
+def test_eval_mode_repeats_the_evaluation_of_training(trained):
     expected = read(trained / "eval" / "6.json")
     (trained / "eval.json").unlink()
     code, out, err = run(
@@ -168,7 +180,7 @@ def test_eval_mode_repeats_the_evaluation_of_training(trained, run):
     assert "mean iou" in out
 
 
-def test_predict_mode_and_segmenter_agree(trained, run, tmp_path):
+def test_predict_mode_and_segmenter_agree(trained, tmp_path):
     rng = np.random.default_rng(0)
     pictures = {
         "wide": rng.integers(0, 256, (50, 140, 3), np.uint8),
@@ -231,7 +243,7 @@ def test_segmenter_refuses_what_is_no_image(trained):
 
 
 @pytest.mark.slow  # starts the program several times
-def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path):
+def test_init_from_starts_with_the_network_of_another_run(trained, tmp_path):
     code, out, err = run(
         *TINY,
         f"--workdir={tmp_path / 'second'}",
@@ -247,7 +259,7 @@ def test_init_from_starts_with_the_network_of_another_run(trained, run, tmp_path
 
 
 @pytest.mark.slow  # starts the program several times
-def test_exported_and_converted_weights_are_the_same_network(trained, run, tmp_path):
+def test_exported_and_converted_weights_are_the_same_network(trained, tmp_path):
     weights = "--config.export.formats=('safetensors',)"
     code, out, err = run(*TINY, f"--workdir={trained}", "--mode=export", weights)
     assert code == 0, out + err
@@ -277,7 +289,7 @@ def test_exported_and_converted_weights_are_the_same_network(trained, run, tmp_p
 
 
 @pytest.mark.slow  # compiles a larger network
-def test_every_option_of_the_network_at_once(run, tmp_path):
+def test_every_option_of_the_network_at_once(tmp_path):
     options = (
         "--config.model.variant=light_mobilenet_v2",
         "--config.model.input_scales=(1.2,0.6)",
@@ -308,7 +320,7 @@ def test_every_option_of_the_network_at_once(run, tmp_path):
     assert np.shape(one["confusion_matrix"]) == (6, 6)
 
 
-def test_bad_weights_are_one_clear_line_and_exit_code_2(run, tmp_path):
+def test_bad_weights_are_one_clear_line_and_exit_code_2(tmp_path):
     network = tmp_path / "voc.safetensors"
     write_safetensors(network, checkpoint_of("light_resnet18"), {})
     cut = tmp_path / "cut.safetensors"
@@ -324,9 +336,7 @@ def test_bad_weights_are_one_clear_line_and_exit_code_2(run, tmp_path):
 
 
 @pytest.mark.slow  # both processes compile programs of their own
-def test_two_processes_make_the_same_run(trained, start, environment, tmp_path):
-    # Two processes with two devices each, instead of one with four.
-    environment = {**environment, "JAX_NUM_CPU_DEVICES": "2"}
+def test_two_processes_make_the_same_run(trained, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -337,7 +347,8 @@ def test_two_processes_make_the_same_run(trained, start, environment, tmp_path):
             f"--coordinator_address={address}",
             "--num_processes=2",
             f"--process_id={index}",
-            environment=environment,
+            # Two devices each, instead of one process with four.
+            JAX_NUM_CPU_DEVICES="2",
         )
         for index in range(2)
     ]
@@ -366,7 +377,7 @@ def test_two_processes_make_the_same_run(trained, start, environment, tmp_path):
     ],
 )
 def test_what_does_not_fit_is_one_clear_line_and_exit_code_2(
-    arguments, message, run, tmp_path
+    arguments, message, tmp_path
 ):
     workdir = tmp_path / "refused"
     code, _, err = run(*TINY, f"--workdir={workdir}", *arguments)
@@ -374,7 +385,7 @@ def test_what_does_not_fit_is_one_clear_line_and_exit_code_2(
     assert not (workdir / "checkpoints").exists()
 
 
-def test_data_that_is_not_there_is_refused(run, tmp_path):
+def test_data_that_is_not_there_is_refused(tmp_path):
     code, _, err = run(
         "--config=configs/voc.py",
         f"--workdir={tmp_path / 'run'}",
@@ -386,7 +397,7 @@ def test_data_that_is_not_there_is_refused(run, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["garbage", "size", "value"])
-def test_a_bad_file_of_a_data_set_is_refused_by_name(fault, run, tmp_path):
+def test_a_bad_file_of_a_data_set_is_refused_by_name(fault, tmp_path):
     raw = tmp_path / "CamVid"
     for split in ("train", "val"):
         for folder, channels in ((split, 3), (f"{split}annot", 1)):
@@ -413,12 +424,12 @@ def test_a_bad_file_of_a_data_set_is_refused_by_name(fault, run, tmp_path):
     assert not list((tmp_path / "prepared").glob("*/1.0.0"))
 
 
-def test_nothing_to_predict_is_refused(trained, run, tmp_path):
+def test_nothing_to_predict_is_refused(trained, tmp_path):
     base = (*TINY, f"--workdir={trained}", "--mode=predict")
     assert_refused(*run(*base, f"--images={tmp_path}")[::2], "no image there")
 
 
-def test_a_workdir_without_checkpoint_is_refused(run, tmp_path):
+def test_a_workdir_without_checkpoint_is_refused(tmp_path):
     for mode in ("eval", "predict"):
         code, _, err = run(
             *TINY, f"--workdir={tmp_path}", f"--mode={mode}", f"--images={__file__}"
@@ -426,7 +437,7 @@ def test_a_workdir_without_checkpoint_is_refused(run, tmp_path):
         assert_refused(code, err, "holds no checkpoints/")
 
 
-def test_another_network_in_the_workdir_is_refused(trained, run):
+def test_another_network_in_the_workdir_is_refused(trained):
     before = read(trained / "config.json")
     code, _, err = run(
         *TINY, f"--workdir={trained}", "--config.model.variant=light_resnet50"
@@ -444,7 +455,7 @@ def test_another_network_in_the_workdir_is_refused(trained, run):
 
 
 @pytest.mark.slow  # a learning rate of its own is a program of its own to compile
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_steps(run, tmp_path):
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_steps(tmp_path):
     code, _, err = run(
         *TINY,
         f"--workdir={tmp_path}",

