@@ -103,8 +103,6 @@ def test_the_network_is_counted_as_it_predicts():
     examples = random_examples(5, [0, 1, 2, 3], seed=3)
     predictor = Predictor(
         network := random_light_resnet18(NUM_CLASSES, seed=3),
-        mean=(120.0, 110.0, 100.0),
-        std=(60.0, 55.0, 50.0),
         batch_size=2,
         buckets=Buckets((), 64),
         protocol=PLAIN,
