@@ -115,8 +115,9 @@ def _train(
     ):
         for step in range(first_step + 1, num_steps + 1):
             with train_log.waiting_for_input():
-                batch = next(this.batches)
-            state, metrics = train_step(state, to_devices(batch, this.layout))
+                batch = to_devices(next(this.batches), this.layout)
+            with jax.transfer_guard("disallow"):  # a step never waits for the host
+                state, metrics = train_step(state, batch)
             train_log.add(step, metrics)
             on_step()
 

@@ -1,9 +1,15 @@
+import dataclasses
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
+from refinenet_jax.config import default
 from refinenet_jax.errors import UserError
 from refinenet_jax.modes import train
+from refinenet_jax.sharding import global_layout
+from refinenet_jax.training.state import TrainState
 
 
 def test_non_finite_steps_are_named_with_the_remedy():
@@ -17,3 +23,30 @@ def test_non_finite_steps_are_named_with_the_remedy():
 )
 def test_what_is_due(step, every, due):
     assert train._is_due(step, every) is due
+
+
+def test_a_step_that_needs_something_of_the_host_is_refused(tmp_path):
+    """The loop with a step that brings its learning rate along from the host."""
+
+    class Nothing:
+        def __getattr__(self, name):
+            return lambda *given, **options: None
+
+    layout = global_layout()
+    arrays = {"w": np.zeros((len(jax.devices()), 2), np.float32)}
+    state = TrainState(
+        *jax.device_put((np.int32(0), arrays["w"], {}, {}, np.zeros(2)), layout.state)
+    )
+    scale = jax.jit(lambda params, rate: params * rate)
+
+    def step(state, batch):
+        params = scale(state.params, np.float32(0.5))
+        return dataclasses.replace(state, params=params), {"loss": params.sum()}
+
+    config = default()
+    config.train.num_steps = 1
+    run = train._Run(
+        config, tmp_path, None, layout, iter([arrays] * 2), Nothing(), Nothing()
+    )
+    with pytest.raises(RuntimeError, match="Disallowed host-to-device transfer"):
+        train._train(run, state, step)
