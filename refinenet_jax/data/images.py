@@ -24,6 +24,8 @@ _PNG_GREY = 0
 _EXIF_ORIENTATION = 0x0112
 # Pillow names an 8-bit palette P, 8-bit grey L, one bit 1, and 16-bit grey I;16 or I.
 _ID_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
+_MODES_OF_8_BITS = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
+_MODES_OF_16_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 class DataError(UserError):
@@ -54,6 +56,34 @@ def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     return turn_upright(decode_image(data, os.fspath(path)), orientation(data))
 
 
+def from_pillow(picture: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    """A picture of Pillow's as `read_image` reads its file: uint8 [H,W,3] RGB.
+
+    Raises:
+      UserError: its mode does not tell what is black and what is white, or its file
+        cannot be decoded.
+    """
+    try:
+        if picture.mode in _MODES_OF_16_BITS:
+            grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
+            pixels = np.repeat(grey[..., None], 3, axis=-1)
+        elif picture.mode in _MODES_OF_8_BITS:
+            pixels = np.asarray(picture.convert("RGB"))
+        else:
+            raise UserError(
+                f"a Pillow image of mode {picture.mode}: bring it to 8 bits and "
+                'convert("RGB") it, or give the path of its file'
+            )
+        # Asked after decoding: of a TIFF, Pillow then has turned the pixels itself.
+        turned = int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    except (OSError, SyntaxError) as error:
+        name = getattr(picture, "filename", "") or "of Pillow's"
+        raise DataError(
+            "damaged", f"image {name} cannot be decoded: {_reason(error)}"
+        ) from error
+    return turn_upright(pixels, turned)
+
+
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a file.
 
@@ -71,7 +101,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
     """Decodes a JPEG, PNG or other image that OpenCV knows, whatever its name says.
 
-    An orientation in the EXIF block is not applied, see `orientation`. Grey images are
+    An orientation in the EXIF block is not applied, see `orientation`; that of a TIFF
+    is. Grey images are
     repeated to three channels, CMYK becomes RGB, a transparency channel is dropped, 16
     bits become 8.
 
@@ -99,9 +130,14 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
 
 
 def orientation(data: bytes) -> int:
-    """How viewers turn an image: the EXIF entry, 1 (not at all) where there is none."""
+    """How to turn what `decode_image` gives to see it as viewers do: an EXIF value.
+
+    1, not at all, where the file has no such entry, and for a TIFF.
+    """
     try:
         with PIL.Image.open(io.BytesIO(data)) as picture:
+            if picture.format == "TIFF":
+                return 1  # OpenCV turns it whatever it is told
             return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
         return 1  # nothing that Pillow reads, so nothing it could be turned by

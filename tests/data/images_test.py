@@ -60,6 +60,57 @@ def test_grey_alpha_and_16_bits_become_three_channels_of_8():
         np.testing.assert_array_equal(decoded, expected)
 
 
+def pillow_images():
+    """One of each mode that a PNG or TIFF can have: (image, format)."""
+    rgb, grey = smooth_picture(), smooth_picture()[..., 0]
+    four = np.dstack([rgb, rgb[..., 1]])
+    palette = PIL.Image.fromarray(grey)
+    palette.putpalette(np.random.default_rng(0).bytes(768))
+    deep = np.random.default_rng(1).integers(0, 65536, (HEIGHT, WIDTH))
+    return [
+        (PIL.Image.fromarray(rgb), "PNG"),
+        (PIL.Image.fromarray(four), "PNG"),
+        (PIL.Image.fromarray(grey), "PNG"),
+        (PIL.Image.fromarray(np.dstack([grey, grey.T.reshape(grey.shape)])), "PNG"),
+        (PIL.Image.fromarray(grey > 99), "PNG"),
+        (palette, "PNG"),
+        (PIL.Image.fromarray(deep.astype(np.uint16)), "PNG"),
+        (PIL.Image.fromarray(deep.astype(np.uint16)), "TIFF"),
+        (PIL.Image.fromarray(rgb), "TIFF"),
+    ]
+
+
+@pytest.mark.parametrize("turned", [1, 3, 6])
+def test_an_image_of_pillows_is_what_its_file_is(tmp_path, turned):
+    """As it is opened lazily, as it was made, and turned by its EXIF block."""
+    modes = set()
+    for picture, file_format in pillow_images():
+        picture.getexif()[0x0112] = turned
+        path = tmp_path / f"picture.{file_format}"
+        picture.save(path, exif=picture.getexif())
+        expected = images.read_image(path)
+        assert expected.shape == ((HEIGHT, WIDTH, 3), (WIDTH, HEIGHT, 3))[turned == 6]
+        # Not by its path: Pillow 13 maps a grey TIFF into memory with its sides swapped.
+        opened = PIL.Image.open(io.BytesIO(path.read_bytes()))
+        for form in (opened, picture):
+            found = images.from_pillow(form)
+            assert found.dtype == np.uint8 and found.flags.c_contiguous
+            np.testing.assert_array_equal(found, expected)
+            modes.add(form.mode)
+    assert modes == {"RGB", "RGBA", "L", "LA", "1", "P", "I;16"}
+
+
+def test_images_of_pillows_that_cannot_be_taken(tmp_path):
+    for mode in ("I", "F"):
+        with pytest.raises(UserError, match=f"Pillow image of mode {mode}: bring it"):
+            images.from_pillow(PIL.Image.new(mode, (3, 2)))
+    path = tmp_path / "cut.jpg"
+    data = encoded(PIL.Image.fromarray(smooth_picture()), "JPEG")
+    path.write_bytes(data[:-200])
+    with pytest.raises(images.DataError, match=r"cut\.jpg cannot be decoded"):
+        images.from_pillow(PIL.Image.open(path))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 def test_exif_orientation(tmp_path, orientation, file_format):
