@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from refinenet_jax.labels import IGNORE_LABEL, VOID_COLOUR
 
 Palette = Sequence[Sequence[int]]
+
+_PAPER, _INK, _EDGE = (255, 255, 255), (0, 0, 0), (128, 128, 128)
 
 
 def colours(label: np.ndarray, palette: Palette) -> np.ndarray:
@@ -21,6 +23,40 @@ def overlay(image: np.ndarray, label: np.ndarray, palette: Palette) -> np.ndarra
     """Half image, half class colours: uint8 [H,W,3] and [H,W] → uint8 [H,W,3]."""
     mixed = 0.5 * image + 0.5 * colours(label, palette)
     return np.rint(mixed).astype(np.uint8)
+
+
+def with_legend(
+    picture: np.ndarray,
+    label: np.ndarray,
+    class_names: Sequence[str],
+    palette: Palette,
+) -> np.ndarray:
+    """A picture above a legend of the classes that occur in its label map.
+
+    picture: uint8 [H,W,3]; label: uint8 [H,W], 255 = ignore → uint8 [H',W,3], where H'
+    grows with the number of classes. A name that is wider than the picture is cut.
+    """
+    width = picture.shape[1]
+    size = min(max(12, width // 40), 40)
+    font = ImageFont.load_default(size)
+    gap, line = size // 2, size + size // 2
+    entries = []
+    x = y = 0
+    for value in np.unique(label).tolist():
+        name = "void" if value == IGNORE_LABEL else class_names[value]
+        name = _cut(name, font, width - size - 3 * gap)
+        wanted = size + 3 * gap + round(font.getlength(name))
+        if x and x + wanted > width:
+            x, y = 0, y + line
+        entries.append((x + gap, y + gap, value, name))
+        x += wanted
+    legend = Image.new("RGB", (width, y + line + gap), _PAPER)
+    draw, table = ImageDraw.Draw(legend), _table(palette)
+    for x, y, value, name in entries:
+        colour = tuple(table[value].tolist())
+        draw.rectangle((x, y, x + size - 1, y + size - 1), fill=colour, outline=_EDGE)
+        draw.text((x + size + gap, y + size // 2), name, _INK, font, anchor="lm")
+    return np.vstack([picture, np.asarray(legend)])
 
 
 def palette_png(label: np.ndarray, palette: Palette) -> bytes:
@@ -64,6 +100,14 @@ def _content(picture: Image.Image, file_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def _cut(name: str, font: Any, width: float) -> str:
+    """The name, or as much of it as fits into so many pixels."""
+    if font.getlength(name) <= width:
+        return name
+    fitting = (name[:end] + "…" for end in range(len(name) - 1, 0, -1))
+    return next((text for text in fitting if font.getlength(text) <= width), "")
 
 
 def _table(palette: Palette) -> np.ndarray:

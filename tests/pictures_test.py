@@ -1,9 +1,11 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from refinenet_jax import pictures
+from refinenet_jax.labels import VOID_COLOUR
 
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 100, 50))
 LABEL = np.asarray([[0, 1, 2], [255, 2, 1]], np.uint8)
@@ -21,6 +23,37 @@ def test_overlay_mixes_by_hand():
     mixed = pictures.overlay(image, LABEL, PALETTE)
     assert mixed[0, 1].tolist() == [150, 50, 50]
     assert mixed[0, 0].tolist() == [50, 50, 50]
+
+
+@pytest.mark.parametrize("width", [1, 40, 300, 3000])
+def test_a_legend_names_what_occurs(width):
+    names = ["background", "an exceedingly long name of a class " * 3, "cat"]
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (50, width, 3)).astype(np.uint8)
+    label = np.zeros((50, width), np.uint8)
+    one = pictures.with_legend(picture, label, names, PALETTE)
+    label[:, 0] = 2
+    label[:3, 0] = 255
+    three = pictures.with_legend(picture, label, names, PALETTE)
+    for found in (one, three):
+        assert found.dtype == np.uint8
+        assert found.shape[1:] == (width, 3)
+        assert np.array_equal(found[:50], picture)
+    if width >= 40:
+        shown = {tuple(pixel) for pixel in three[50:].reshape(-1, 3).tolist()}
+        assert {*PALETTE, VOID_COLOUR} - shown == {PALETTE[1]}
+        # Dark letters on white, readable: at least as high as a line of small print.
+        inked = (three[50:] == 0).all(-1).any(1).sum()
+        assert inked >= 8
+
+
+def test_names_that_do_not_fit_are_cut_or_take_another_line():
+    picture = np.zeros((8, 130, 3), np.uint8)
+    label = np.resize(np.asarray([0, 1, 2], np.uint8), (8, 130))
+    short = pictures.with_legend(picture, label, ["a", "b", "c"], PALETTE)
+    long = pictures.with_legend(picture, label, ["dining table " * 9] * 3, PALETTE)
+    assert long.shape[0] - 8 > 2 * (short.shape[0] - 8)
+    assert (long[8:, -4:] == 255).all()  # no letter touches the edge
 
 
 def test_strip_has_one_row_for_each_example():
