@@ -5,7 +5,8 @@ gives what it gives on the images alone.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -45,6 +46,8 @@ class Buckets:
 class Predictor:
     """A compiled network in inference mode on the devices of one process.
 
+    Several threads may predict at once; each program is compiled by one of them.
+
     Attributes:
         protocol: what is done with an image to predict it.
         compilations: how many programs were compiled so far.
@@ -69,6 +72,8 @@ class Predictor:
         devices = layout.num_devices
         self.batch_size = -(-batch_size // devices) * devices
         self._variables: tuple[nnx.State, nnx.State] | None = None
+        self._compiled: set[tuple[Callable[..., jax.Array], Group]] = set()
+        self._compiling = threading.Lock()
         whole, split = layout.state, layout.batch
         self._predict = jax.jit(
             self._traced_predict,
@@ -116,18 +121,30 @@ class Predictor:
 
         Rows beyond the images given mean nothing.
         """
-        return self._predict(*self._arguments(images))
+        return self._run(self._predict, images)
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Probability of every class: as `predict`, → float32 [H,W,classes] each."""
-        shares = np.asarray(self._probabilities(*self._arguments(images)))
-        return _cropped(shares, images)
+        return _cropped(np.asarray(self._run(self._probabilities, images)), images)
 
-    def _arguments(self, images: Sequence[np.ndarray]) -> tuple[Any, ...]:
+    def _run(
+        self, program: Callable[..., jax.Array], images: Sequence[np.ndarray]
+    ) -> jax.Array:
+        group = self.group(images[0].shape[:2])
+        arguments = self._arguments(images, group)
+        if (program, group) in self._compiled:
+            return program(*arguments)
+        # Threads that meet a new size together would each compile it.
+        with self._compiling:
+            found = program(*arguments)
+            self._compiled.add((program, group))
+        return found
+
+    def _arguments(self, images: Sequence[np.ndarray], group: Group) -> tuple[Any, ...]:
         """What the compiled programs take."""
         if self._variables is None:
             raise ValueError("load the weights first")
-        (height, width), base_shape = self.group(images[0].shape[:2])
+        (height, width), base_shape = group
         batch = np.zeros((self.batch_size, height, width, 3), np.uint8)
         sizes, base_sizes = np.ones((2, self.batch_size, 2), np.int32)
         for index, image in enumerate(images):
