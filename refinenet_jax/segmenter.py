@@ -2,24 +2,50 @@
 
 import collections
 import contextlib
-from collections.abc import Sequence
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import jax.numpy as jnp
 import numpy as np
 
-from refinenet_jax.checkpoints.metadata import Metadata
+from refinenet_jax import pictures
+from refinenet_jax.checkpoints.metadata import Colour, Metadata
 from refinenet_jax.checkpoints.store import open_checkpoints
-from refinenet_jax.inference.predictor import Buckets, Predictor
+from refinenet_jax.errors import UserError, listed, unknown
+from refinenet_jax.inference.inputs import Picture, pixels_of
+from refinenet_jax.inference.predictor import Buckets, Group, Predictor
 from refinenet_jax.inference.protocol import PLAIN, Protocol, Shape
 from refinenet_jax.models import RefineNet, abstract_network, in_inference
-from refinenet_jax.models.leaves import split_network
+from refinenet_jax.models.leaves import named_leaves, split_network, weights_of
 from refinenet_jax.sharding import one_device_layout
+from refinenet_jax.weights import export_weights, load_weights, torch
+
+_Picture = TypeVar("_Picture", bound=Picture)
+# Images that are padded to one size → a result for each.
+_Run = Callable[[list[np.ndarray]], list[np.ndarray]]
+
+_SUFFIX = ".safetensors"
+_DTYPES = ("float32", "bfloat16")
 
 
 class Segmenter:
-    """Segments images of any size.
+    """A trained network that segments pictures of any size.
+
+        from refinenet_jax import Segmenter
+
+        segmenter = Segmenter.from_checkpoint("runs/default")
+        labels = segmenter.predict("photo.jpg")  # uint8 [H,W] class ids
+        overlay = segmenter.overlay("photo.jpg")  # uint8 [H',W,3] RGB
+
+    `predict`, `probabilities` and `overlay` take one picture, or a list of them for a
+    list of results in its order. A picture is a uint8 [H,W,3] RGB array, the path of an
+    image file, or a Pillow image; the last two are turned upright as their EXIF
+    orientation asks, and grey, transparent and 16-bit ones become 8-bit RGB. Several
+    threads may share one segmenter.
 
     Attributes:
         model: the network in inference mode, float32 [B,H,W,3] normalised →
@@ -27,20 +53,28 @@ class Segmenter:
         class_names: one for each class id.
         palette: an RGB colour, 0..255, for each class id.
         metadata: what the checkpoint says of the network: architecture, step, ...
+
+    Args:
+        model: a network with weights, in any mode.
+        metadata: of it.
+        protocol: scales, flip, windows; see `Protocol`.
+        buckets: sizes that images are padded to, see `Buckets`.
+        batch_size: images of a list that run together.
     """
 
     def __init__(
         self,
         model: RefineNet,
         metadata: Metadata,
+        *,
         protocol: Protocol = PLAIN,
         buckets: Sequence[Shape] = (),
         batch_size: int = 1,
     ):
-        self.model = in_inference(model)
+        self.model: RefineNet = in_inference(model)
         self.metadata = metadata
-        self.class_names = metadata.class_names
-        self.palette = metadata.palette
+        self.class_names: tuple[str, ...] = metadata.class_names
+        self.palette: tuple[Colour, ...] = metadata.palette
         self._predictor = Predictor(
             self.model,
             batch_size=batch_size,
@@ -54,86 +88,217 @@ class Segmenter:
     @classmethod
     def from_checkpoint(
         cls,
-        path: str | Path,
+        path: str | os.PathLike[str],
         which: str = "best",
+        *,
+        dtype: str = "",
         protocol: Protocol = PLAIN,
         buckets: Sequence[Shape] = (),
         batch_size: int = 1,
     ) -> "Segmenter":
-        """Opens the workdir of a run.
+        """Opens the workdir of a run, or what mode convert wrote.
 
         Args:
-            path: the workdir, or what mode convert wrote.
+            path: the workdir.
             which: "best" by mean IoU, or "latest".
-            protocol: scales, flip, windows; see `Protocol`.
-            buckets: sizes that images are padded to, see `Buckets`.
-            batch_size: images that run together in `predict_batch`.
+            dtype: of the arithmetic, "float32" or "bfloat16"; "": as it was trained.
+            protocol: see `Segmenter`, as all that follows.
+            buckets: likewise.
+            batch_size: likewise.
 
         Raises:
-            UserError: no checkpoint there, or a damaged one.
+            UserError: no checkpoint there, or a damaged one; `which` or `dtype` is
+                unknown.
         """
+        if Path(path).is_file():
+            raise UserError(f"{path} is a file: open it with Segmenter.from_weights")
         with contextlib.closing(open_checkpoints(Path(path))) as checkpoints:
             metadata, params, batch_stats = checkpoints.load_network(
                 which, one_device_layout().state
             )
+        metadata = _computing_in(dtype, metadata)
         network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
         structure, _, _ = split_network(network)
-        model = structure.merge(params, batch_stats)
-        return cls(model, metadata, protocol, buckets, batch_size)
+        return cls(
+            structure.merge(params, batch_stats),
+            metadata,
+            protocol=protocol,
+            buckets=buckets,
+            batch_size=batch_size,
+        )
+
+    @classmethod
+    def from_weights(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        dtype: str = "",
+        protocol: Protocol = PLAIN,
+        buckets: Sequence[Shape] = (),
+        batch_size: int = 1,
+    ) -> "Segmenter":
+        """Opens a .safetensors file that `save` or mode export wrote.
+
+        Args:
+            path: the file.
+            dtype: see `from_checkpoint`.
+            protocol: see `Segmenter`, as all that follows.
+            buckets: likewise.
+            batch_size: likewise.
+
+        Raises:
+            UserError: no such file, a damaged one, or one that does not say what its
+                network is; `dtype` is unknown.
+        """
+        metadata = _computing_in(dtype, _metadata_in(Path(path)))
+        network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
+        if not load_weights(network, os.fspath(path)).whole:
+            raise UserError(
+                f"{path} holds a backbone only, with which nothing can be segmented: "
+                "write it anew with --mode=export"
+            )
+        return cls(
+            network,
+            metadata,
+            protocol=protocol,
+            buckets=buckets,
+            batch_size=batch_size,
+        )
+
+    def __repr__(self) -> str:
+        metadata = self.metadata
+        names = listed(self.class_names, 3)
+        trained = f"step {metadata.step}"
+        if metadata.weights is not None:
+            trained = f"converted from {metadata.weights['file']}"
+        return (
+            f"<Segmenter {metadata.architecture.variant} "
+            f"of {metadata.dataset or 'an unnamed data set'}, "
+            f"{len(self.class_names)} classes ({names}), {trained}>"
+        )
 
     @property
     def compilations(self) -> int:
         """How many programs were compiled: one for each padded size and kind."""
         return self._predictor.compilations
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H,W,3] RGB → uint8 [H,W] class ids.
+    @overload
+    def predict(self, picture: Picture) -> np.ndarray: ...
+    @overload
+    def predict(self, picture: list[_Picture]) -> list[np.ndarray]: ...
+    def predict(self, picture: Any) -> Any:
+        """One picture or a list of them → uint8 [H,W] class ids each.
 
         Raises:
-            ValueError: the image has another dtype or shape.
+            ValueError: an array has another dtype or shape.
+            UserError: a file or a Pillow image cannot be read.
         """
-        return self._predictor.predict([_checked(image)])[0]
+        return self._each(picture, self._predictor.predict)
 
-    def predict_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Images of any sizes → their class ids in the same order; see `predict`.
+    @overload
+    def probabilities(self, picture: Picture) -> np.ndarray: ...
+    @overload
+    def probabilities(self, picture: list[_Picture]) -> list[np.ndarray]: ...
+    def probabilities(self, picture: Any) -> Any:
+        """As `predict` → float32 [H,W,classes] that sums to 1 at each pixel, each."""
+        return self._each(picture, self._predictor.probabilities)
 
-        Those that are padded to the same size run together.
+    @overload
+    def overlay(self, picture: Picture) -> np.ndarray: ...
+    @overload
+    def overlay(self, picture: list[_Picture]) -> list[np.ndarray]: ...
+    def overlay(self, picture: Any) -> Any:
+        """As `predict` → uint8 [H',W,3] RGB each: class colours over the picture.
+
+        A legend of the classes that occur stands below.
+        """
+        return self._each(picture, self._overlays)
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Writes the network into one file, which `from_weights` opens.
+
+        The tensors have the names of the PyTorch ports; the header says all else.
+
+        Args:
+            path: ends in .safetensors.
+
+        Returns:
+            How many tensors it holds.
 
         Raises:
-            ValueError: an image has another dtype or shape.
+            UserError: it has another ending or cannot be written, or the network has a
+                backbone of one's own.
         """
-        groups = collections.defaultdict(list)
-        for index, image in enumerate(images):
-            groups[self._predictor.group(_checked(image).shape[:2])].append(index)
-        found: dict[int, np.ndarray] = {}
-        for members in groups.values():
-            for start in range(0, len(members), self._predictor.batch_size):
-                batch = members[start : start + self._predictor.batch_size]
-                labels = self._predictor.predict([images[index] for index in batch])
-                found |= dict(zip(batch, labels, strict=True))
-        return [found[index] for index in range(len(images))]
-
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H,W,3] RGB → float32 [H,W,classes] that sums to 1 at each pixel.
-
-        Raises:
-            ValueError: the image has another dtype or shape.
-        """
-        return self._predictor.probabilities([_checked(image)])[0]
-
-
-def _checked(image: Any) -> np.ndarray:
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
-        or image.ndim != 3
-        or image.shape[2] != 3
-        or 0 in image.shape
-    ):
-        found = (
-            f"{image.dtype} {list(image.shape)}"
-            if isinstance(image, np.ndarray)
-            else type(image).__name__
+        if Path(path).suffix != _SUFFIX:
+            raise UserError(f"{path} must end in {_SUFFIX}")
+        leaves = named_leaves(weights_of(self.model))
+        tensors = export_weights(
+            {name: np.asarray(leaf[...]) for name, leaf in leaves.items()},
+            self.metadata.architecture.variant,
         )
-        raise ValueError(f"an image is uint8 [H,W,3] RGB, this is {found}")
-    return image
+        header = {torch.HEADER: json.dumps(self.metadata.to_json())}
+        torch.write_safetensors(Path(path), tensors, header)
+        return len(tensors)
+
+    def _overlays(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        return [
+            pictures.with_legend(
+                pictures.overlay(image, label, self.palette),
+                label,
+                self.class_names,
+                self.palette,
+            )
+            for image, label in zip(
+                images, self._predictor.predict(images), strict=True
+            )
+        ]
+
+    def _each(self, given: Any, run: _Run) -> Any:
+        """The result of one picture, or those of a list of them in its order.
+
+        Those that are padded to the same size run together. No more pictures are held
+        than wait for others of their size.
+        """
+        if not isinstance(given, list):
+            return run([pixels_of(given)])[0]
+        found: dict[int, np.ndarray] = {}
+        waiting: dict[Group, dict[int, np.ndarray]] = collections.defaultdict(dict)
+
+        def run_together(images: dict[int, np.ndarray]) -> None:
+            found.update(zip(images, run(list(images.values())), strict=True))
+
+        for index, picture in enumerate(given):
+            image = pixels_of(picture)
+            group = self._predictor.group(image.shape[:2])
+            waiting[group][index] = image
+            if len(waiting[group]) == self._predictor.batch_size:
+                run_together(waiting.pop(group))
+        for images in waiting.values():
+            run_together(images)
+        return [found[index] for index in range(len(given))]
+
+
+def _computing_in(dtype: str, metadata: Metadata) -> Metadata:
+    if dtype and dtype not in _DTYPES:
+        raise unknown(f"dtype={dtype!r}", dtype, _DTYPES)
+    return dataclasses.replace(metadata, dtype=dtype or metadata.dtype)
+
+
+def _metadata_in(path: Path) -> Metadata:
+    """What a .safetensors file of ours says of its network."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: open it with Segmenter.from_checkpoint")
+    torch.locate(str(path))
+    header = torch.read_header(path) if path.suffix == _SUFFIX else {}
+    if torch.HEADER not in header:
+        raise UserError(
+            f"{path} does not say what its network is, as files of mode export do: "
+            f"make a workdir of it with --mode=convert --weights={path}"
+        )
+    try:
+        return Metadata.from_json(json.loads(header[torch.HEADER]))
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{path} was written by an earlier version and does not say what its "
+            "classes are: write it anew with --mode=export"
+        ) from error

@@ -1,5 +1,7 @@
 """A small network with random weights, compiled at once instead of layer by layer."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -7,12 +9,12 @@ from refinenet_jax.models import RefineNet
 from tests.architectures import architecture
 
 
-def random_light_resnet18(num_classes: int, seed: int) -> RefineNet:
-    """In training mode, like any new network."""
+def random_light_resnet18(num_classes: int, seed: int, **changes: Any) -> RefineNet:
+    """In training mode, like any new network; `changes` are of its architecture."""
 
     def create() -> RefineNet:
         return RefineNet(
-            architecture("light_resnet18", num_classes),
+            architecture("light_resnet18", num_classes, **changes),
             rngs=nnx.Rngs(params=jax.random.key(seed, impl="rbg")),
         )
 

@@ -1,14 +1,50 @@
-"""The pictures and videos that a person names on the command line."""
+"""The pictures and videos that a person hands in."""
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
 
 from refinenet_jax.data import images
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import video
 
+# uint8 [H,W,3] RGB, the path of an image file, or an image of Pillow's.
+Picture = np.ndarray | str | os.PathLike[str] | PIL.Image.Image
+
 _KNOWN = images.SUFFIXES + video.SUFFIXES
+
+
+def pixels_of(picture: Any) -> np.ndarray:
+    """A `Picture` → uint8 [H,W,3] RGB, turned upright as its EXIF orientation asks.
+
+    Raises:
+        UserError: a file or an image of Pillow's cannot be read.
+        ValueError: it is no picture, or an array of another dtype or shape.
+    """
+    if isinstance(picture, str | os.PathLike):
+        return images.read_image(picture)
+    if isinstance(picture, PIL.Image.Image):
+        return images.from_pillow(picture)
+    is_array = isinstance(picture, np.ndarray)
+    if (
+        is_array
+        and picture.dtype == np.uint8
+        and picture.ndim == 3
+        and picture.shape[2] == 3
+        and 0 not in picture.shape
+    ):
+        return picture
+    found = (
+        f"{picture.dtype} {list(picture.shape)}" if is_array else type(picture).__name__
+    )
+    raise ValueError(
+        f"an image is uint8 [H,W,3] RGB, a path or a Pillow image, this is {found}"
+    )
 
 
 def find_inputs(patterns: Sequence[str]) -> list[Path]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -26,12 +25,8 @@ from refinenet_jax.inference import onnx_programs, programs
 from refinenet_jax.inference.inputs import find_inputs
 from refinenet_jax.inference.programs import Program, Runner
 from refinenet_jax.inference.protocol import Shape
-from refinenet_jax.models import abstract_network
-from refinenet_jax.models.leaves import named_leaves, split_network, weights_of
 from refinenet_jax.provenance import provenance
 from refinenet_jax.segmenter import Segmenter
-from refinenet_jax.weights import torch
-from refinenet_jax.weights.mapping import export_weights
 
 _NUM_PICTURES = 8  # of the data set, where --images names none
 # Sums in another order turn the class of pixels where two classes all but tie, of which
@@ -82,7 +77,9 @@ def run(config: ConfigDict, workdir: Path, patterns: Sequence[str]) -> None:
     paths = find_inputs(patterns) if patterns else []
     folder = workdir / "export"
     if jax.process_index() == 0:
-        segmenter = _open(config, workdir)
+        segmenter = Segmenter.from_checkpoint(
+            workdir, config.eval.checkpoint, dtype=config.model.dtype
+        )
         record = _describe(segmenter, config.export.size)
         if weights:
             record["formats"]["safetensors"] = _write_weights(segmenter, workdir)
@@ -111,16 +108,6 @@ def _check_onnx(config: ConfigDict) -> None:
             f"config.model.dtype={config.model.dtype!r}: ONNX Runtime computes in "
             "float32 on CPU; add --config.model.dtype=float32"
         )
-
-
-def _open(config: ConfigDict, workdir: Path) -> Segmenter:
-    """The network of a workdir with the arithmetic that the config asks for."""
-    segmenter = Segmenter.from_checkpoint(workdir, config.eval.checkpoint)
-    metadata = dataclasses.replace(segmenter.metadata, dtype=config.model.dtype)
-    _, params, batch_stats = split_network(segmenter.model)
-    network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
-    structure, _, _ = split_network(network)
-    return Segmenter(structure.merge(params, batch_stats), metadata)
 
 
 def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
@@ -152,17 +139,11 @@ def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
 
 
 def _write_weights(segmenter: Segmenter, workdir: Path) -> dict[str, Any]:
-    """Writes network.safetensors, with the names of the PyTorch ports."""
-    leaves = named_leaves(weights_of(segmenter.model))
-    arrays = {path: np.asarray(leaf[...]) for path, leaf in leaves.items()}
-    metadata = segmenter.metadata
-    tensors = export_weights(arrays, metadata.architecture.variant)
+    """Writes network.safetensors; gives what export.json says of it."""
     path = workdir / "export" / "network.safetensors"
-    torch.write_safetensors(
-        path, tensors, {torch.HEADER: json.dumps(metadata.to_json())}
-    )
-    log.say(f"step {metadata.step} of {workdir}: {len(tensors)} tensors in {path}")
-    return {"file": path.name, "sha256": files.sha256(path), "tensors": len(tensors)}
+    tensors = segmenter.save(path)
+    log.say(f"step {segmenter.metadata.step} of {workdir}: {tensors} tensors in {path}")
+    return {"file": path.name, "sha256": files.sha256(path), "tensors": tensors}
 
 
 def _pictures(config: ConfigDict, paths: Sequence[Path]) -> list[np.ndarray]:

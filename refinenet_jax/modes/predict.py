@@ -39,7 +39,10 @@ def run(config: ConfigDict, workdir: Path, patterns: Sequence[str]) -> None:
         return
     paths = find_inputs(patterns)
     segmenter = Segmenter.from_checkpoint(
-        workdir, config.eval.checkpoint, protocol_of(config), config.eval.buckets
+        workdir,
+        config.eval.checkpoint,
+        protocol=protocol_of(config),
+        buckets=config.eval.buckets,
     )
     archive = _submission(config.predict, paths, segmenter.class_names)
     done = Predictions(

@@ -4,10 +4,11 @@ A .safetensors file needs no torch. The others are pickles, which torch opens wi
 `weights_only=True`: a file that would run code is refused.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,16 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(tensors, files.sha256(path), header, tuple(sorted(converted)))
 
 
+def read_header(path: Path) -> Mapping[str, str]:
+    """The text that a .safetensors file brings along, without its tensors.
+
+    Raises:
+        UserError: it is no such file.
+    """
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
 ) -> None:
@@ -131,10 +142,16 @@ def write_safetensors(
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
+    with _opened(path) as file:
+        header = file.metadata() or {}
+        return {key: file.get_tensor(key) for key in list(file.keys())}, header
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            return {key: file.get_tensor(key) for key in list(file.keys())}, header
+            yield file
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is no .safetensors file or is cut short ({error}): fetch it again"

@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import PLAIN
 from refinenet_jax.models import in_inference
 from refinenet_jax.models.leaves import split_network
-from refinenet_jax.segmenter import Segmenter
 from refinenet_jax.sharding import Layout
 from tests.random_network import random_light_resnet18
 
@@ -105,22 +103,3 @@ def test_protocols_with_a_network(network, changes):
     padded, alone = found.values()
     for one, other in zip(padded, alone, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-6)
-
-
-@pytest.mark.slow  # compiles two programs
-def test_a_batch_of_mixed_sizes(network):
-    metadata = Metadata(
-        network.architecture,
-        tuple(f"class {index}" for index in range(NUM_CLASSES)),
-        ((0, 0, 0),) * NUM_CLASSES,
-        size_multiple=64,
-    )
-    segmenter = Segmenter(network, metadata, batch_size=2)
-    images = pictures((50, 61), (65, 10), (33, 40), (64, 64), (1, 1))
-    labels = segmenter.predict_batch(images)
-    assert segmenter.compilations == 2
-    for image, label in zip(images, labels, strict=True):
-        assert np.array_equal(label, segmenter.predict(image))
-    assert segmenter.predict_batch([]) == []
-    with pytest.raises(ValueError, match=r"this is float64 \[4, 4, 3\]"):
-        segmenter.predict_batch([images[0], np.zeros((4, 4, 3))])

@@ -49,7 +49,9 @@ class Fake:
 def fake(monkeypatch):
     """Takes the place of the checkpoint in every workdir."""
     fake = Fake([f"class {i}" for i in range(200)])
-    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *arguments: fake)
+    monkeypatch.setattr(
+        predict.Segmenter, "from_checkpoint", lambda *given, **options: fake
+    )
     return fake
 
 
@@ -249,7 +251,9 @@ def network_of(num_classes):
 
 def test_sizes_at_the_edge_with_a_real_network(run, tmp_path, monkeypatch):
     network = network_of(4)
-    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *given: network)
+    monkeypatch.setattr(
+        predict.Segmenter, "from_checkpoint", lambda *given, **options: network
+    )
     shapes = {"one": (1, 1), "wide": (1, 5000)}
     for name, shape in shapes.items():
         write_image(tmp_path / "in" / f"{name}.png", shape)
@@ -264,7 +268,9 @@ def test_sizes_at_the_edge_with_a_real_network(run, tmp_path, monkeypatch):
 
 def test_a_submission_goes_with_the_predictions(run, tmp_path, monkeypatch, capsys):
     fake = Fake(read_class_table("voc2012").class_names)
-    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *given: fake)
+    monkeypatch.setattr(
+        predict.Segmenter, "from_checkpoint", lambda *given, **options: fake
+    )
     paths = [write_image(tmp_path / f"2008_00000{i}.png", seed=i) for i in range(2)]
     ids = tmp_path / "ids.txt"
     ids.write_text("2008_000000\n2008_000001\n2008_000002\n")
@@ -285,7 +291,9 @@ def test_a_submission_goes_with_the_predictions(run, tmp_path, monkeypatch, caps
 
 def test_an_image_left_out_makes_no_submission(run, tmp_path, monkeypatch):
     fake = Fake(read_class_table("voc2012").class_names)
-    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *given: fake)
+    monkeypatch.setattr(
+        predict.Segmenter, "from_checkpoint", lambda *given, **options: fake
+    )
     path = write_image(tmp_path / "2008_000001.png", (200, 300))
     path.write_bytes(path.read_bytes()[:4000])  # its header is whole
     with pytest.raises(UserError, match="left out 1 of 1.*; no archive is written"):
@@ -323,7 +331,9 @@ def test_a_run_that_is_broken_off_leaves_whole_files(fake, run, tmp_path, monkey
     frames = [f"film/{number:06}.png" for number in range(6)]
     assert names_in(folder) == ["a.png", "a_overlay.jpg", *frames, "summary.json"]
     monkeypatch.undo()
-    monkeypatch.setattr(predict.Segmenter, "from_checkpoint", lambda *given: fake)
+    monkeypatch.setattr(
+        predict.Segmenter, "from_checkpoint", lambda *given, **options: fake
+    )
     run(*paths)
     assert fake.asked == 20  # the image is kept, the film begins again
 
@@ -387,7 +397,7 @@ class Fake:
     def predict(self, image):
         return (image[..., 0] % 200).astype(np.uint8)
 
-predict.Segmenter.from_checkpoint = lambda *given: Fake()
+predict.Segmenter.from_checkpoint = lambda *given, **options: Fake()
 if sys.argv.pop() == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 main.run()
