@@ -1,6 +1,8 @@
 """The floors of the house: imports go down, or sideways within a folder."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "refinenet_jax"
@@ -133,3 +135,21 @@ def test_data_workers_need_no_jax_and_nothing_needs_tensorflow():
         assert "tensorflow" not in modules, path
         if path.is_relative_to(PACKAGE / "data"):
             assert not modules & {"jax", "flax"}, path
+
+
+def test_what_a_loop_of_ones_own_imports_is_light():
+    code = (
+        "import sys\n"
+        "from refinenet_jax import evaluation, models, training, weights\n"
+        "print({name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "'flax'" in loaded
+    heavy = ("grain", "matplotlib", "orbax", "tensorboardX", "tensorflow_datasets")
+    assert not [name for name in heavy if f"'{name}'" in loaded]

@@ -38,6 +38,12 @@ def count_boundaries(
     A pixel is within a distance of a boundary where a pixel of another class is at most
     so many rows and so many columns away.
 
+    Example:
+        label = np.zeros((40, 60), np.uint8)
+        label[10:30, 20:40] = 1
+        counts = count_boundaries(np.roll(label, 2, axis=1), label, 2, width=0.02)
+        boundary_iou = iou(counts[0])  # float64 [2]
+
     Args:
         prediction: uint8 [H,W] class ids.
         label: uint8 [H,W] class ids, 255 = ignore.

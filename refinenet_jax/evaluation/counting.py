@@ -15,15 +15,21 @@ Counts = npt.NDArray[np.int64]
 
 
 def confusion_matrices(
-    prediction: jax.Array, label: jax.Array, num_classes: int
+    prediction: jax.Array | np.ndarray,
+    label: jax.Array | np.ndarray,
+    num_classes: int,
 ) -> jax.Array:
     """Counts the pixels of each image by true class (row) and predicted class (column).
 
     prediction, label: integer [B,H,W], an image with fewer than 2³¹ pixels; pixels whose
     label is num_classes or more, such as 255, are left out → int32
     [B,num_classes,num_classes].
+
+    Example:
+        matrices = confusion_matrices(jnp.array([[[0, 1]]]), jnp.array([[[1, 255]]]), 2)
+        assert matrices.tolist() == [[[0, 0], [1, 0]]]
     """
-    label, prediction = label.astype(jnp.int32), prediction.astype(jnp.int32)
+    label, prediction = (jnp.asarray(x, jnp.int32) for x in (label, prediction))
     counted = label < num_classes
     # Pixels that do not count fall beyond the end, where a scatter drops them.
     cell = jnp.where(counted, label * num_classes + prediction, num_classes**2)
@@ -36,7 +42,11 @@ def confusion_matrices(
 
 
 def class_counts(matrices: npt.NDArray[np.integer]) -> Counts:
-    """Correct, predicted and true pixels of each class: [...,C,C] → int64 [...,C,3]."""
+    """Correct, predicted and true pixels of each class: [...,C,C] → int64 [...,C,3].
+
+    Example:
+        assert class_counts(np.array([[5, 1], [0, 4]])).tolist() == [[5, 5, 6], [4, 5, 4]]
+    """
     correct = np.diagonal(matrices, axis1=-2, axis2=-1).astype(np.int64)
     predicted = matrices.sum(axis=-2, dtype=np.int64)
     true = matrices.sum(axis=-1, dtype=np.int64)

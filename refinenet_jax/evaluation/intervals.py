@@ -58,6 +58,11 @@ def bootstrap(
     Efron and Tibshirani 1993, section 13.3. Each image stays whole: its pixels err
     together. A class's interval is over the data sets that hold it.
 
+    Example:
+        matrices = confusion_matrices(jnp.zeros_like(labels), labels, 3)
+        counts = class_counts(np.asarray(matrices))  # of each image
+        low, high = bootstrap(counts, own_convention(""), samples=100, seed=0).mean_iou
+
     Args:
         counts: int64 [N,C,3] of each image, N > 0; see `counting.class_counts`.
         convention: which classes mean_iou is over.

@@ -91,7 +91,13 @@ _OF_DATASET = {"ade20k": "absent_counts_0"}
 
 
 def conventions(class_names: Sequence[str]) -> list[Convention]:
-    """All conventions; each once more without class 0 where that is background."""
+    """All conventions; each once more without class 0 where that is background.
+
+    Example:
+        counts = class_counts(np.array([[5, 1], [0, 4]]))
+        for convention in conventions(["background", "cat"]):
+            print(convention.name, convention.mean_iou(counts))
+    """
     found = list(_CONVENTIONS)
     if class_names[0].lower() == _BACKGROUND:
         found += [
@@ -107,13 +113,21 @@ def conventions(class_names: Sequence[str]) -> list[Convention]:
 
 
 def own_convention(dataset: str) -> Convention:
-    """That of a data set's authors, by its name; absent classes left out if unknown."""
+    """That of a data set's authors, by its name; absent classes left out if unknown.
+
+    Example:
+        assert own_convention("ade20k").name == "absent_counts_0"
+    """
     name = _OF_DATASET.get(dataset, "absent_left_out")
     return next(each for each in _CONVENTIONS if each.name == name)
 
 
 def iou(counts: npt.NDArray[Any]) -> Scores:
-    """[...,C,3], see `counting.class_counts` → float64 [...,C]; NaN for an absent class."""
+    """[...,C,3], see `counting.class_counts` → float64 [...,C]; NaN for an absent class.
+
+    Example:
+        np.testing.assert_allclose(iou(np.array([[5, 5, 6], [4, 5, 4]])), [5 / 6, 4 / 5])
+    """
     both = counts[..., 0]
     return _ratio(both, counts[..., 1] + counts[..., 2] - both)
 
@@ -126,8 +140,14 @@ def pixel_accuracy(counts: npt.NDArray[Any]) -> Scores:
 def scores(counts: Counts, convention: Convention) -> dict[str, float]:
     """The four scores of Long et al. 2015, section 5, as shares in 0..1.
 
-    counts: int64 [C,3], see `counting.class_counts`. A class without true pixels has no accuracy
-    and is left out of mean_accuracy.
+    counts: int64 [C,3], see `counting.class_counts`. A class without true pixels has no
+    accuracy and is left out of mean_accuracy.
+
+    Example:
+        prediction = jnp.zeros_like(labels)  # integer [B,H,W], as the labels
+        matrices = confusion_matrices(prediction, labels, 3)
+        counts = class_counts(np.asarray(matrices).sum(axis=0))
+        print(scores(counts, own_convention("voc2012"))["mean_iou"])
 
     Raises:
         UserError: the counts are zero; there is nothing to score.

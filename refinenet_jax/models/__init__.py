@@ -1,10 +1,6 @@
-"""The networks.
+"""The networks: RefineNet, what describes one, and what it is built from.
 
-from flax import nnx
-from refinenet_jax.models import Architecture, RefineNet
-
-network = RefineNet(Architecture("light_resnet50", num_classes=21), rngs=nnx.Rngs(0))
-logits = network(network.normalize(images))  # uint8 [B,H,W,3] → float32 [B,h,w,21]
+Each name below has an example in its docstring; that of `RefineNet` comes first.
 """
 
 from refinenet_jax.models.architecture import CASCADES, Architecture

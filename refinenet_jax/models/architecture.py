@@ -28,7 +28,10 @@ _OF_CLASSIFIER = ("num_classes", "void_output")
 class Architecture:
     """All that determines the shapes of a network and what it computes.
 
-        Architecture("light_resnet50", num_classes=21)
+    Example:
+        paper = Architecture("resnet101_caffe", 21, input_scales=(1.2,), void_output=True)
+        assert paper.num_outputs == 22
+        assert Architecture.from_json(paper.to_json()) == paper
 
     Attributes:
         variant: a key of `VARIANTS`.

@@ -1,11 +1,7 @@
 """The table of backbones, and what a backbone is.
 
-A backbone of one's own is a module that keeps to `BackboneModule`, and a line:
-
-    add_backbone("mine", Backbone(build=Mine, light_weight=LIGHT_WEIGHT,
-                                  mean=(127.5,) * 3, std=(127.5,) * 3))
-
-after which the variants "mine" and "light_mine" exist.
+A backbone of one's own is a module that keeps to `BackboneModule` and a line that
+`add_backbone` adds; docs/extending.md shows one in full.
 """
 
 import dataclasses
@@ -34,6 +30,12 @@ class BackboneModule(Protocol):
     padded, each FeatureMap brings their true sizes along, and layers that look beyond
     their own pixel must not look into the padding: `models.layers` has such layers.
     Strides 4, 8, 16 and 32 must occur where all cascades are to be had.
+
+    Example:
+        backbone: BackboneModule = network.backbones[0]
+        taps = backbone(FeatureMap(network.normalize(images)))
+        assert backbone.tap_strides == (4, 8, 16, 32)
+        assert [tap.values.shape[3] for tap in taps] == list(backbone.tap_channels)
     """
 
     @property
@@ -54,6 +56,10 @@ class BackboneModule(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Backbone:
     """A line of the table.
+
+    Example:
+        mean = BACKBONES["resnet50"].mean
+        assert mean == (123.675, 116.28, 103.53)  # of ImageNet
 
     Attributes:
         build: called as build(channels, dtype=..., rngs=...) with the channels of the
@@ -89,6 +95,12 @@ VARIANTS: dict[str, tuple[Backbone, DecoderKind]] = {}
 
 def add_backbone(name: str, backbone: Backbone) -> None:
     """Adds a line to the table: the variants `name` and light_`name`.
+
+    Example:
+        resnet50 = BACKBONES["resnet50"]
+        on_grey = dataclasses.replace(resnet50, mean=(127.5,), std=(127.5,))
+        add_backbone("grey_resnet50", on_grey)
+        assert Architecture("light_grey_resnet50", num_classes=2).channels == 1
 
     Raises:
         ValueError: there is one of that name.

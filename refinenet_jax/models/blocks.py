@@ -33,6 +33,9 @@ _torch_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 class DecoderKind:
     """What tells the decoders of the papers apart.
 
+    Example:
+        narrow = dataclasses.replace(LIGHT_WEIGHT, width=64, coarsest_width=128)
+
     Attributes:
         kernel_size: of its convolutions.
         kernel_init: of these.

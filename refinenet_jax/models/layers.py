@@ -26,6 +26,10 @@ Padding = Literal["symmetric", "same"]
 class FeatureMap:
     """Features of a batch of pictures.
 
+    Example:
+        padded = FeatureMap(jnp.ones((2, 8, 8, 3)), size=jnp.array([[8, 5], [6, 8]]))
+        assert padded.filled(0).sum() == 3 * (8 * 5 + 6 * 8)
+
     Attributes:
         values: float [B,H,W,C].
         size: int32 [B,2], the rows and columns of each picture that are real; None

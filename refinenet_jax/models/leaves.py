@@ -76,5 +76,10 @@ def is_of_norm(path: tuple[Any, ...]) -> bool:
 
 
 def count_parameters(network: nnx.Module) -> int:
-    """Number of trained values; BatchNorm statistics are not among them."""
+    """Number of trained values; BatchNorm statistics are not among them.
+
+    Example:
+        network = abstract_network(Architecture("light_resnet50", num_classes=21))
+        assert count_parameters(network) == 27_357_525
+    """
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))

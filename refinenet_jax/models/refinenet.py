@@ -1,7 +1,7 @@
 """RefineNet, Lin et al. 2017: backbones, and the cascade of blocks that refines their taps."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from refinenet_jax.models.blocks import (
 )
 from refinenet_jax.models.layers import Dropout, FeatureMap, plain_keys
 from refinenet_jax.models.resize import resize, scaled_sizes
+
+_Module = TypeVar("_Module", bound=nnx.Module)
 
 
 class Decoder(nnx.Module):
@@ -107,8 +109,10 @@ class RefineNet(nnx.Module):
     images: float [B,H,W,channels] normalised → logits float32 [B,h,w,num_classes],
     where h and w are a quarter of H and W times the largest input scale, rounded up.
 
-        network = RefineNet(Architecture("light_resnet50", 21), rngs=nnx.Rngs(0))
-        logits = network(network.normalize(images))  # uint8 [B,H,W,3]
+    Example:
+        network = RefineNet(Architecture("light_resnet18", num_classes=3), rngs=nnx.Rngs(0))
+        logits = network(network.normalize(images))  # images: uint8 [4,64,48,3]
+        assert logits.shape == (4, 16, 12, 3)
 
     `in_inference(network)` is the same network for inference, `in_training(network)`
     for training; they share their variables.
@@ -156,13 +160,13 @@ class RefineNet(nnx.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         return self.forward(FeatureMap(images)).values
 
-    def normalize(self, images: jax.Array) -> jax.Array:
+    def normalize(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Any dtype [B,H,W,channels] → float32, (image - mean) / std per channel."""
         mean, std = (
             jnp.asarray(values, jnp.float32)[None, None, None]
             for values in (self.architecture.mean, self.architecture.std)
         )
-        return (images.astype(jnp.float32) - mean) / std
+        return (jnp.asarray(images, jnp.float32) - mean) / std
 
     def forward(
         self,
@@ -197,7 +201,12 @@ class RefineNet(nnx.Module):
 def abstract_network(
     architecture: Architecture, dtype: DTypeLike = jnp.float32
 ) -> RefineNet:
-    """The network with shapes in place of weights, which takes no memory."""
+    """The network with shapes in place of weights, which takes no memory.
+
+    Example:
+        network = abstract_network(Architecture("resnet152", num_classes=150))
+        assert count_parameters(network) == 133_993_430
+    """
     return nnx.eval_shape(
         lambda: RefineNet(
             architecture, dtype=dtype, rngs=nnx.Rngs(params=jax.random.key(0))
@@ -205,10 +214,15 @@ def abstract_network(
     )
 
 
-def in_inference(network: Any) -> Any:
+def in_inference(network: _Module) -> _Module:
     """The same network without dropout and with its own BatchNorm statistics.
 
     Any nnx.Module; the view shares its variables.
+
+    Example:
+        segment = in_inference(network)
+        logits = segment(segment.normalize(images))
+        np.testing.assert_array_equal(logits, segment(segment.normalize(images)))
     """
     return nnx.view(
         network,
@@ -219,12 +233,16 @@ def in_inference(network: Any) -> Any:
     )
 
 
-def in_training(network: Any, *, frozen_statistics: bool = False) -> Any:
+def in_training(network: _Module, *, frozen_statistics: bool = False) -> _Module:
     """The same network with dropout and with the statistics of the batch.
 
     Any nnx.Module; the view shares its variables.
 
     frozen_statistics: BatchNorm keeps and uses its own, as in the paper.
+
+    Example:
+        as_in_the_paper = in_training(network, frozen_statistics=True)
+        logits = as_in_the_paper(network.normalize(images))
     """
     return nnx.view(
         network,

@@ -23,6 +23,10 @@ def schedule(
 ) -> optax.Schedule:
     """Learning rate at each step, counted from 0.
 
+    Example:
+        rate = schedule("poly", 1e-2, num_steps=1000, warmup_steps=100)
+        assert rate(0) < rate(99) and rate(999) < rate(500)
+
     Args:
         name: how the rate falls from the end of the warm-up to `num_steps`.
         learning_rate: the highest.
@@ -67,6 +71,10 @@ def build_optimizer(
     SGD adds weight_decay × parameter to the gradient before the momentum, as torch's
     SGD and the paper's code do; AdamW decays after. The tree of the state depends on
     the name alone, so that a run can go on with other options.
+
+    Example:
+        optimizer = build_optimizer("sgd", 5e-4, encoder_multiplier=0.1)
+        trained = nnx.Optimizer(network, optimizer, wrt=nnx.Param)
 
     Args:
         name: which.

@@ -20,6 +20,10 @@ from refinenet_jax.models.leaves import split_network
 class TrainState:
     """The changing part of a run.
 
+    Example:
+        state = create_state(network, optax.sgd(0.1), seed=0)
+        assert TrainState.from_items(state.items()).step == state.step
+
     Attributes:
         step: int32 [], steps done.
         params: float32 weights, by path.
@@ -54,7 +58,19 @@ class TrainState:
 def create_state(
     network: RefineNet, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
-    """The state of step 0; may be traced, so that arrays are made where they live."""
+    """The state of step 0; may be traced, so that arrays are made where they live.
+
+    Its arrays are the network's own.
+
+    Example:
+        state = create_state(network, optax.sgd(0.1), seed=0)
+        assert state.step == 0
+
+    Args:
+        network: what is trained.
+        optimizer: of its parameters.
+        seed: of dropout.
+    """
     _, params, batch_stats = split_network(network)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -34,6 +34,16 @@ def build_train_step(
     says. It returns the next state and {"loss", "gradient_norm", "learning_rate"},
     float32 [] each. Losses and BatchNorm statistics are those of the global batch.
 
+    Example:
+        rate = schedule("cosine", 1e-3, num_steps=100)
+        optimizer = build_optimizer("adamw", rate)
+        loss = functools.partial(losses.cross_entropy, resolution="label")
+        step = build_train_step(network, optimizer, rate, loss, global_layout())
+        state = create_state(network, optimizer, seed=0)
+        # step takes the memory of the state: the network keeps its own.
+        state = jax.tree.map(jnp.copy, state)
+        state, metrics = step(state, {"image": images, "label": labels})
+
     Args:
         network: only its structure is used; it may be abstract.
         optimizer: applied to the parameters.

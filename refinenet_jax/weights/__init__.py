@@ -1,9 +1,4 @@
-"""Weights of PyTorch checkpoints, in both directions.
-
-from refinenet_jax.weights import load_weights
-
-print(load_weights(network, "resnet50.pth"))  # says what was taken and what not
-"""
+"""Weights of PyTorch checkpoints, in both directions."""
 
 from refinenet_jax.weights.load import Taken, load_weights
 from refinenet_jax.weights.mapping import export_weights

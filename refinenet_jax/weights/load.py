@@ -20,6 +20,11 @@ from refinenet_jax.weights.mapping import import_weights
 class Taken:
     """What a checkpoint gave to a network; as text a sentence for people.
 
+    Example:
+        taken = load_weights(network, "resnet18.safetensors")
+        assert not taken.whole and not taken.left_out
+        assert "the decoder starts from random weights" in str(taken)
+
     Attributes:
         file: as it was asked for.
         sha256: of the file.
@@ -65,8 +70,8 @@ def load_weights(
 ) -> Taken:
     """Fills a network with the weights of a PyTorch checkpoint, in place.
 
-        network = RefineNet(Architecture("light_resnet50", 21), rngs=nnx.Rngs(0))
-        print(load_weights(network, "resnet50.pth"))
+    Example:
+        print(load_weights(network, "resnet18.safetensors"))  # what was taken, what not
 
     From an ImageNet checkpoint comes the backbone, from one of a whole network
     everything. Nothing in the file can run code.

@@ -111,6 +111,12 @@ def export_weights(arrays: Arrays, variant: str) -> dict[str, np.ndarray]:
     arrays: by leaf, all leaves of a network of that variant → by key; with the step
     counters that torch's BatchNorm has, at 0.
 
+    Example:
+        leaves = models.leaves.named_leaves(models.leaves.weights_of(network))
+        arrays = {path: np.asarray(leaf[...]) for path, leaf in leaves.items()}
+        tensors = export_weights(arrays, "light_resnet18")
+        assert tensors["conv1.weight"].shape == (64, 3, 7, 7)  # [out,in,h,w]
+
     Raises:
         UserError: the backbone is one's own and has no such names.
     """
