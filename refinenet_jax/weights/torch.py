@@ -7,6 +7,7 @@ A .safetensors file needs no torch. The others are pickles, which torch opens wi
 import contextlib
 import dataclasses
 import importlib.metadata
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,11 +62,21 @@ def is_torch_file(name: str) -> bool:
 
 
 def locate(name: str) -> Path:
-    """The file that a path, or "pypi:DISTRIBUTION", stands for.
+    """The file that a path, or "pypi:DISTRIBUTION", stands for, where it can be opened.
 
     Raises:
-        UserError: there is none; the message says how to get it.
+        UserError: there is none, or it needs torch; the message says how to get it.
     """
+    path = _locate(name)
+    if path.suffix != ".safetensors" and not importlib.util.find_spec("torch"):
+        raise UserError(
+            f"{name} needs torch to be read: pip install 'refinenet_jax[torch]', or "
+            "convert it to .safetensors where torch is"
+        )
+    return path
+
+
+def _locate(name: str) -> Path:
     if not name.startswith(PYPI_PREFIX):
         path = Path(name)
         if not path.is_file():
@@ -159,13 +170,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path} needs torch to be read: pip install 'refinenet_jax[torch]', or "
-            "convert it to .safetensors where torch is"
-        ) from error
+    import torch
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # many kinds

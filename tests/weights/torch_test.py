@@ -210,3 +210,12 @@ def test_a_damaged_package(monkeypatch):
     monkeypatch.setitem(torch_files.PYPI_FILES, "numpy", entry)
     with pytest.raises(UserError, match="pip install --force-reinstall numpy"):
         torch_files.locate("pypi:numpy")
+
+
+def test_what_needs_torch_is_told_before_any_work(tmp_path, monkeypatch):
+    for name in ("a.pth", "a.safetensors"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(torch_files.importlib.util, "find_spec", lambda name: None)
+    assert torch_files.locate(str(tmp_path / "a.safetensors")).is_file()
+    with pytest.raises(UserError, match=r"a.pth needs torch.*refinenet_jax\[torch\]"):
+        torch_files.locate(str(tmp_path / "a.pth"))
