@@ -143,24 +143,26 @@ def test_a_finished_run_started_again_changes_nothing(trained):
     assert read(trained / "result.json")["state_sha256"] == before
 
 
-def test_a_finished_run_goes_on_with_other_settings(trained, tmp_path):
+def test_a_run_goes_on_with_other_settings(trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "6")
     code, out, err = run(
         *TINY,
         f"--workdir={workdir}",
-        "--config.train.num_steps=8",
         "--config.data.flip_probability=0",
+        "--config.data.scale_range=(1.5,2.0)",
     )
     assert code == 0, out + err
-    assert "going on after step 6" in out
-    changes = "data.flip_probability 0.5 → 0.0, train.num_steps 6 → 8"
-    assert f"settings that changed since: {changes}" in out
-    before = steps_and_losses(trained)
-    assert steps_and_losses(workdir)[:6] == before
-    assert [step for step, _ in steps_and_losses(workdir)[6:]] == [7, 8]
-    assert read(workdir / "config.json")["train"]["num_steps"] == 8
-    assert read(workdir / "eval.json")["step"] == 8
+    assert "going on after step 4" in out
+    changes = "flip_probability 0.5 → 0.0, data.scale_range [0.7, 1.3] → [1.5, 2.0]"
+    assert f"settings that changed since: data.{changes}" in out
+    before, after = map(steps_and_losses, (trained, workdir))
+    assert after[:4] == before[:4]
+    assert [step for step, _ in after[4:]] == [5, 6]
+    assert after[4:] != before[4:]
+    assert read(workdir / "config.json")["data"]["flip_probability"] == 0
+    assert read(workdir / "eval.json")["step"] == 6
 
     code, _, err = run(*TINY, f"--workdir={workdir}", "--config.optimizer.name=sgd")
     assert_refused(code, err, "asks for config.optimizer.name='sgd'")
