@@ -2,14 +2,17 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
+from refinenet_jax.data.datasets import DATASETS
 from refinenet_jax.models import BACKBONES, VARIANTS
 
 
 @contextlib.contextmanager
 def restored_tables() -> Iterator[None]:
     """What is added inside is gone afterwards."""
-    before = [(table, dict(table)) for table in (BACKBONES, VARIANTS)]
+    tables: tuple[dict[str, Any], ...] = (BACKBONES, VARIANTS, DATASETS)
+    before = [(table, dict(table)) for table in tables]
     try:
         yield
     finally:

@@ -54,9 +54,9 @@ class ClassTable:
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     raw_to_class: Mapping[int, int]
-    split_sizes: Mapping[str, int]
-    archives: tuple[Archive, ...]
-    source: str
+    split_sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    archives: tuple[Archive, ...] = ()
+    source: str = ""
 
     def unknown(self, raw: RawLabel) -> list[int]:
         """The values in raw, integer [H,W], that the data set does not define."""

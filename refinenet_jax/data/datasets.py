@@ -30,19 +30,20 @@ class _Entry:
     """A data set this package knows.
 
     Attributes:
-      builder: module and class of the TFDS builder, imported on first use.
+      builder: module and class of the TFDS builder, imported on first use, or the
+        class.
       splits: our name of a split -> the TFDS splits that make it up.
       optional: TFDS split that not every copy has -> what to add to have it.
     """
 
-    builder: str
+    builder: str | type[SegmentationBuilder]
     splits: Mapping[str, str]
     optional: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 _TRAIN_VAL = {"train": "train", "val": "val", "trainval": "train+val"}
 _TRAIN_TEST = {"train": "train", "test": "test"}
-_DATASETS = {
+DATASETS = {
     "shapes": _Entry("shapes.Shapes", {"train": "train", "val": "val"}),
     "voc2012": _Entry(
         "voc2012.Voc2012",
@@ -65,6 +66,26 @@ _DATASETS = {
     ),
     _FOLDER: _Entry("folder.Folder", {}),
 }
+
+
+def add_dataset(builder: type[SegmentationBuilder], splits: Mapping[str, str]) -> None:
+    """Adds a data set of one's own, after which config.data.name may name it.
+
+    docs/extending.md shows one in full.
+
+    Args:
+      builder: its name is the data set's, its class_table has the classes.
+      splits: name of a split -> the builder's splits that make it up, such as
+        {"trainval": "train+val"}.
+
+    Raises:
+      ValueError: there is one of that name.
+    """
+    if builder.name in DATASETS:
+        raise ValueError(
+            f"there is a data set {builder.name!r} already: choose another name"
+        )
+    DATASETS[builder.name] = _Entry(builder, splits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +118,11 @@ def builder(request: Request) -> SegmentationBuilder:
     Raises:
       UserError: there is none of that name; the known names are listed.
     """
-    module, _, name = _entry(request.name).builder.rpartition(".")
-    builder_class = getattr(importlib.import_module(f"{_BUILDERS}.{module}"), name)
-    return builder_class(request)
+    found = _entry(request.name).builder
+    if isinstance(found, str):
+        module, _, name = found.rpartition(".")
+        found = getattr(importlib.import_module(f"{_BUILDERS}.{module}"), name)
+    return found(request)
 
 
 def lookup(request: Request) -> Dataset:
@@ -109,7 +132,7 @@ def lookup(request: Request) -> Dataset:
       UserError: there is none of that name; a folder that lists no classes.
     """
     entry = _entry(request.name)
-    if request.name == _FOLDER:
+    if request.name == _FOLDER or not isinstance(entry.builder, str):
         table = builder(request).class_table
     else:
         table = read_class_table(request.name)
@@ -217,10 +240,10 @@ def open_split(prepared: SegmentationBuilder, split: str) -> Source:
 
 
 def _entry(name: str) -> _Entry:
-    if name not in _DATASETS:
-        known = ", ".join(sorted(_DATASETS))
+    if name not in DATASETS:
+        known = ", ".join(sorted(DATASETS))
         raise UserError(f"config.data.name={name!r}; known: {known}")
-    return _DATASETS[name]
+    return DATASETS[name]
 
 
 def _refuse_other_content(found: SegmentationBuilder) -> None:

@@ -35,11 +35,11 @@ class Ingredient:
     """
 
     source: Source
-    weight: float
-    indices: npt.NDArray[np.integer] | None
-    present: npt.NDArray[np.bool_] | None
-    images_per_class: int
-    class_map: npt.NDArray[np.uint8] | None
+    weight: float = 1.0
+    indices: npt.NDArray[np.integer] | None = None
+    present: npt.NDArray[np.bool_] | None = None
+    images_per_class: int = 100
+    class_map: npt.NDArray[np.uint8] | None = None
 
 
 def mixed_examples(ingredients: Sequence[Ingredient], seed: int) -> grain.MapDataset:

@@ -23,10 +23,10 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
-    process_index: int,
-    process_count: int,
-    num_workers: int,
-    num_threads: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+    num_threads: int = 4,
 ) -> grain.IterDataset:
     """Endless batches of randomly transformed examples, shuffled anew each epoch.
 

@@ -4,6 +4,7 @@ from refinenet_jax.settings.rules import (
     Each,
     Number,
     OneOf,
+    OneOfTable,
     Parts,
     Record,
     Text,
@@ -29,12 +30,13 @@ DATASETS = (
     "voc2012",
 )
 
+_DATASET = OneOfTable(DATASETS, table="refinenet_jax.data.datasets.DATASETS")
 COUNT = Whole(0, 2**31 - 1)
 WEIGHT = Number(above=0, most=1e6)
 SHORT_EDGE = Each(Whole(1, 100_000), 2, 2, rising=True, example="(450, 1100)")
 
 DATA = (
-    Setting("data.name", "shapes", OneOf(DATASETS), "The data set."),
+    Setting("data.name", "shapes", _DATASET, "The data set."),
     Setting("data.dir", "", Text(), "Prepared data; empty: where TFDS keeps it."),
     Setting(
         "data.manual_dir",
@@ -80,7 +82,7 @@ DATA = (
         Each(
             Record(
                 {
-                    "name": OneOf(DATASETS),
+                    "name": _DATASET,
                     "split": Text(),
                     "weight": WEIGHT,
                     "manual_dir": Text(),

@@ -1,9 +1,14 @@
 """The settings of a run as a whole and of its network."""
 
-import sys
-from typing import Any
-
-from refinenet_jax.settings.rules import Each, Flag, Number, OneOf, Text, Whole
+from refinenet_jax.settings.rules import (
+    Each,
+    Flag,
+    Number,
+    OneOf,
+    OneOfTable,
+    Text,
+    Whole,
+)
 from refinenet_jax.settings.setting import Setting
 
 # Those of models, which this list is compared with by a test: help needs no jax.
@@ -20,18 +25,6 @@ _BACKBONES = (
     "efficientnet_lite0",
 )
 VARIANTS = (*_BACKBONES, *(f"light_{name}" for name in _BACKBONES))
-
-
-class _Variant(OneOf):
-    """Also one that a config file adds with `models.add_backbone`."""
-
-    def holds(self, value: Any) -> bool:
-        backbones = sys.modules.get(
-            "refinenet_jax.models.backbones"
-        )  # not imported here
-        added = getattr(backbones, "VARIANTS", {})
-        return super().holds(value) or (isinstance(value, str) and value in added)
-
 
 _UNITS = Whole(0, 64)
 
@@ -59,7 +52,12 @@ RUN = (
 )
 
 MODEL = (
-    Setting("model.variant", "light_resnet18", _Variant(VARIANTS), "The network."),
+    Setting(
+        "model.variant",
+        "light_resnet18",
+        OneOfTable(VARIANTS, table="refinenet_jax.models.backbones.VARIANTS"),
+        "The network.",
+    ),
     Setting(
         "model.num_classes",
         6,

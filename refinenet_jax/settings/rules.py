@@ -8,6 +8,7 @@ import abc
 import ast
 import dataclasses
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -138,6 +139,22 @@ class OneOf(Rule):
 
     def read(self, given: Sequence[str]) -> Any:
         return given[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOfTable(OneOf):
+    """Also what a config file adds to a table, such as with `models.add_backbone`.
+
+    Attributes:
+      table: module and name; not imported here.
+    """
+
+    table: str = ""
+
+    def holds(self, value: Any) -> bool:
+        module, _, name = self.table.rpartition(".")
+        added = getattr(sys.modules.get(module), name, {})
+        return super().holds(value) or (isinstance(value, str) and value in added)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,6 +51,10 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
     # TFDS 4.9.10 imports importlib_resources, which it does not install.
     code_path = pathlib.Path(__file__)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        # TFDS's own list of names is not used, and lets no file be loaded twice.
+        super().__init_subclass__(skip_registration=True, **options)
+
     def __init__(
         self, request: Request, *, config: tfds.core.BuilderConfig | None = None
     ) -> None:
