@@ -35,7 +35,7 @@ def test_normalisation_is_the_backbones_own_unless_given():
     [
         (
             {"variant": "resnet5"},
-            "variant='resnet5' is unknown, did you mean 'resnet50'",
+            "variant='resnet5' is unknown; known: resnet18",
         ),
         ({"cascade": "4"}, "cascade='4' is unknown; known: single, 2_cascaded"),
         ({"pooling": "max"}, "pooling='max' is unknown; known: original, improved"),
