@@ -2,9 +2,10 @@
 
 import glob
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jax.experimental import multihost_utils
 from refinenet_jax.errors import UserError
 
 Result = TypeVar("Result")
+Fault = TypeVar("Fault", bound=UserError)
 
 
 def start_processes(
@@ -97,6 +99,59 @@ def on_first_process(work: Callable[[], Result], otherwise: str) -> Result | Non
             fault = error
     if any_process(fault is not None):
         raise fault or UserError(otherwise)
+    return result
+
+
+def gather(value: Any) -> list[Any]:
+    """What every process has, in the order of their numbers; ready for JSON.
+
+    All processes must call this.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.asarray(len(text)))
+    padded = np.zeros(lengths.max(), np.uint8)
+    padded[: len(text)] = text
+    rows = multihost_utils.process_allgather(padded)
+    return [
+        json.loads(bytes(row[:length]))
+        for row, length in zip(rows, lengths, strict=True)
+    ]
+
+
+def together(work: Callable[[], Result], fault: type[Fault]) -> Result | Fault:
+    """Does something that can go wrong in each process, and has all take it alike.
+
+    All processes must call this. Where one of them meets a `fault`, all are given one;
+    where one meets another UserError, all of them end.
+
+    Raises:
+        UserError: of this process, or that another one has failed.
+    """
+    result: Result | Fault | None = None
+    failure: UserError | None = None
+    try:
+        result = work()
+    except fault as error:
+        result = error
+    except UserError as error:
+        failure = error
+    said = gather(
+        [
+            str(failure) if failure else "",
+            str(result) if isinstance(result, fault) else "",
+        ]
+    )
+    if failure is not None:
+        raise failure
+    failed = [(i, text) for i, (text, _) in enumerate(said) if text]
+    if failed:
+        raise UserError(f"process {failed[0][0]} ended: {failed[0][1]}")
+    faults = [text for _, text in said if text]
+    if faults and not isinstance(result, fault):
+        return fault(faults[0])
+    assert result is not None
     return result
 
 

@@ -1,31 +1,44 @@
 """Checkpoints, with Orbax: the latest few and the best by mean IoU.
 
-Each holds four items: `network` (parameters and BatchNorm statistics), `training`
-(optimiser, step, random key), `data` (the position in the data) and `metadata` (JSON:
-what the network is, and its score). Whoever only predicts reads the first and last.
+Each holds five items: `network` (parameters and BatchNorm statistics), `training`
+(optimiser, step, random key), `data` (the position in the data), `metadata` (what the
+network is, and its score) and `digests` of all these. Whoever only predicts reads the
+network, its metadata and digests.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import nnx
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from refinenet_jax.checkpoints.metadata import Metadata
-from refinenet_jax.errors import UserError, first_line, unknown
+from refinenet_jax.checkpoints.reading import (
+    DIGESTS,
+    METADATA,
+    POSITION,
+    DamagedCheckpoint,
+    describe_digests,
+    read_arrays,
+    read_metadata,
+    read_position,
+)
+from refinenet_jax.errors import UserError, unknown
 from refinenet_jax.log import say
 from refinenet_jax.models import abstract_network
 from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.models.leaves import split_network
-from refinenet_jax.processes import wait_for_all
+from refinenet_jax.processes import together, wait_for_all
 
 FOLDER = "checkpoints"
-_ITEMS = ("network", "training", "data", "metadata")
+_ITEMS = ("network", "training", POSITION, METADATA, DIGESTS)
 _CHOICES = ("best", "latest")
 
 
@@ -52,10 +65,6 @@ class Restored:
     position: Mapping[str, Any]
 
 
-class DamagedCheckpoint(UserError):
-    """A checkpoint that cannot be read."""
-
-
 class Checkpoints:
     """The checkpoints of one workdir."""
 
@@ -78,7 +87,7 @@ class Checkpoints:
         )
         for step in self._manager.all_steps():
             try:
-                mean_iou = self._read_metadata(step).mean_iou
+                mean_iou = read_metadata(self._folder(step)).mean_iou
             except DamagedCheckpoint:
                 continue  # said by whoever wants to restore it
             if mean_iou is not None:
@@ -103,16 +112,7 @@ class Checkpoints:
         if metadata.mean_iou is not None:
             self._scores[step] = metadata.mean_iou
         described = dataclasses.replace(metadata, step=step)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-                # Not Grain's own handler: it writes a file for each process, and this
-                # position is the same for any number of them.
-                data=ocp.args.JsonSave(position),
-                metadata=ocp.args.JsonSave(described.to_json()),
-            ),
-        )
+        self._write(step, items, described, position)
 
     def save_network(
         self, params: nnx.State, batch_stats: nnx.State, metadata: Metadata
@@ -128,13 +128,26 @@ class Checkpoints:
             )
         network = {"params": params, "batch_stats": batch_stats}
         described = dataclasses.replace(metadata, step=0, mean_iou=None)
-        self._manager.save(
-            0,
-            args=ocp.args.Composite(
-                network=ocp.args.StandardSave(network),
-                metadata=ocp.args.JsonSave(described.to_json()),
-            ),
-        )
+        self._write(0, {"network": network}, described, None)
+
+    def _write(
+        self,
+        step: int,
+        items: Mapping[str, Any],
+        metadata: Metadata,
+        position: Mapping[str, Any] | None,
+    ) -> None:
+        # Not Grain's own handler for the position: it writes a file for each process,
+        # and this position is the same for any number of them.
+        content = {
+            METADATA: metadata.to_json(),
+            DIGESTS: describe_digests(items, metadata, position),
+        }
+        if position is not None:
+            content[POSITION] = dict(position)
+        arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        texts = {name: ocp.args.JsonSave(value) for name, value in content.items()}
+        self._manager.save(step, args=ocp.args.Composite(**arrays, **texts))
 
     def restore_latest(
         self, items: Mapping[str, Any], wanted: Metadata
@@ -154,10 +167,11 @@ class Checkpoints:
         """
         damaged = []
         for step in self._newest_first():
-            try:
-                restored = self._restore(step, items, wanted)
-            except DamagedCheckpoint as error:
-                say(f"{error}; taking the one before it")
+            restored = together(
+                functools.partial(self._restore, step, items, wanted), DamagedCheckpoint
+            )
+            if isinstance(restored, DamagedCheckpoint):
+                say(f"{restored}; taking the one before it")
                 damaged.append(step)
                 continue
             for step_aside in damaged:
@@ -170,7 +184,8 @@ class Checkpoints:
     def _restore(
         self, step: int, items: Mapping[str, Any], wanted: Metadata
     ) -> Restored:
-        found = self._read_metadata(step)
+        folder = self._folder(step)
+        found = read_metadata(folder)
         if found.weights is not None:
             raise UserError(
                 f"{self._workdir} holds converted weights: train in another --workdir "
@@ -183,12 +198,7 @@ class Checkpoints:
                 f"asks for config.optimizer.name={wanted.optimizer!r}: choose "
                 "another workdir, with config.init_from to start from this network"
             )
-        read = self._read(
-            step,
-            **{name: ocp.args.StandardRestore(tree) for name, tree in items.items()},
-            data=ocp.args.JsonRestore(),
-        )
-        return Restored(step, {name: read[name] for name in items}, read.data)
+        return Restored(step, read_arrays(folder, items), read_position(folder))
 
     def load_network(
         self,
@@ -221,12 +231,13 @@ class Checkpoints:
             steps = [best.step, *(step for step in steps if step != best.step)]
         for step in steps:
             try:
-                metadata = self._read_metadata(step)
+                folder = self._folder(step)
+                metadata = read_metadata(folder)
                 check(metadata)
                 params, batch_stats = _abstract_weights(metadata)
                 wanted = {"params": params, "batch_stats": batch_stats}
-                network = ocp.args.StandardRestore(with_sharding(wanted, sharding))
-                found = self._read(step, network=network).network
+                network = with_sharding(wanted, sharding)
+                found = read_arrays(folder, {"network": network})["network"]
             except DamagedCheckpoint as error:
                 say(f"{error}; taking another")
                 continue
@@ -237,25 +248,8 @@ class Checkpoints:
     def _newest_first(self) -> list[int]:
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def _read_metadata(self, step: int) -> Metadata:
-        found = self._read(step, metadata=ocp.args.JsonRestore()).metadata
-        try:
-            return Metadata.from_json(found)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DamagedCheckpoint(
-                f"checkpoint {step} in {self._manager.directory} cannot be read (its "
-                f"metadata: {error})"
-            ) from error
-
-    def _read(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = first_line(error)[:200]
-            raise DamagedCheckpoint(
-                f"checkpoint {step} in {self._manager.directory} cannot be read "
-                f"({reason})"
-            ) from error
+    def _folder(self, step: int) -> epath.Path:
+        return self._manager.directory / str(step)
 
     def _refuse_all_damaged(self) -> None:
         raise UserError(

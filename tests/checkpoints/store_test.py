@@ -6,9 +6,10 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from refinenet_jax.checkpoints import store
+from refinenet_jax.checkpoints import digests, reading, store
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.checkpoints.store import (
     Checkpoints,
@@ -131,7 +132,7 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_newest_to_predict_with(
     save(tmp_path, [0.9, None, None])
     damage(tmp_path, 1)
     assert load(tmp_path, "best")[0].step == 3
-    assert "checkpoint 1" in capsys.readouterr().out
+    assert "checkpoints/1 is damaged" in capsys.readouterr().out
     for step in (2, 3):
         damage(tmp_path, step)
     with pytest.raises(UserError, match="none of the checkpoints can be read"):
@@ -156,7 +157,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, capsy
     assert int(state.step) == 2
     assert next(batches).tolist() == [4, 5]
     said = capsys.readouterr().out
-    assert "checkpoint 3" in said
+    assert "checkpoints/3 is damaged" in said
     assert "taking the one before it" in said
     # Nothing is lost, and the step can be saved again.
     assert (tmp_path / "damaged_checkpoints" / "3_0" / "network").is_dir()
@@ -250,3 +251,97 @@ def test_scores_are_known_while_a_save_is_still_under_way(tmp_path):
         assert vars(checkpoints.score(step)) == {"step": step, "mean_iou": score}
     assert vars(checkpoints.best()) == {"step": 2, "mean_iou": 0.75}
     checkpoints.close()
+
+
+def test_a_byte_that_changed_never_gives_other_weights(tmp_path):
+    save(tmp_path / "kept", [None])
+    wanted = sha256(a_state(1.0, 1))
+    files = [p for p in (tmp_path / "kept").rglob("*") if p.is_file()]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for number in range(60):
+        workdir = tmp_path / str(number)
+        shutil.copytree(tmp_path / "kept", workdir)
+        chosen = workdir / rng.choice(files).relative_to(tmp_path / "kept")
+        content = bytearray(chosen.read_bytes() or b"\0")
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        chosen.write_bytes(content)
+        try:
+            state, batches = restore(workdir)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        else:
+            assert state is None or sha256(state) == wanted
+            if state is not None:
+                assert next(batches).tolist() == [2, 3]
+    assert refused > 20
+
+
+class Flaky:
+    """Fails at the first few reads, as a network that hiccups."""
+
+    def __init__(self, times):
+        self.left = times
+        self.restore = ocp.Checkpointer.restore
+
+    def __call__(self, reader, *arguments, **options):
+        if self.left:
+            self.left -= 1
+            raise OSError("Connection reset by peer")
+        return self.restore(reader, *arguments, **options)
+
+
+def test_a_read_that_fails_once_is_tried_again(tmp_path, monkeypatch, capsys):
+    save(tmp_path, [None, None])
+    monkeypatch.setattr(reading, "_PAUSES", (0.0, 0.0))
+    flaky = Flaky(2)
+    monkeypatch.setattr(
+        ocp.Checkpointer, "restore", lambda *given, **options: flaky(*given, **options)
+    )
+    state, _ = restore(tmp_path)
+    assert sha256(state) == sha256(a_state(2.0, 2))
+    assert "Connection reset by peer; trying again" in capsys.readouterr().out
+
+
+def test_a_store_that_fails_ends_the_run_and_changes_nothing(tmp_path, monkeypatch):
+    save(tmp_path, [None, None])
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(reading, "_PAUSES", (0.0,))
+    flaky = Flaky(1000)
+    monkeypatch.setattr(
+        ocp.Checkpointer, "restore", lambda *given, **options: flaky(*given, **options)
+    )
+    with pytest.raises(UserError, match="cannot be read now .Connection reset"):
+        restore(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_tree_is_refused_with_both_sides(tmp_path):
+    save(tmp_path, [None])
+    other = a_state(0.0, 0)
+    other = dataclasses.replace(other, opt_state=({"trace": jnp.zeros((4, 3))},))
+    abstract = with_sharding(other, global_layout().state)
+    checkpoints = Checkpoints(tmp_path, keep_latest=2)
+    with pytest.raises(UserError, match=r"trace: \[5, 3\] there, \[4, 3\] here"):
+        checkpoints.restore_latest(abstract.items(), METADATA)
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_before_digests_is_read(tmp_path):
+    save(tmp_path, [None])
+    shutil.rmtree(tmp_path / "checkpoints/1/digests")
+    assert sha256(restore(tmp_path)[0]) == sha256(a_state(1.0, 1))
+
+
+def test_digests_of_a_sharded_array_are_compared_part_by_part():
+    layout = global_layout()
+    array = jax.device_put(jnp.arange(24.0).reshape(8, 3), layout.batch)
+    found = digests.digest_arrays({"w": array})
+    assert len(found["w"]["parts"]) == layout.num_devices
+    assert digests.differing({"w": array}, found) == []
+    whole = jax.device_put(
+        np.arange(24.0, dtype=np.float32).reshape(8, 3), layout.state
+    )
+    assert digests.differing({"w": whole}, found) == []
+    assert digests.differing({"w": whole.at[7, 2].set(0)}, found) == ["w"]
