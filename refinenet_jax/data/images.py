@@ -90,11 +90,33 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     Raises:
       DataError: the file is missing or cannot be read.
     """
+    refuse_special(path)
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:
         raise DataError(
             "missing", f"{path} cannot be read: {error.strerror}"
+        ) from error
+
+
+def refuse_special(path: str | os.PathLike[str]) -> None:
+    """Raises DataError for a folder, a pipe, which waits, and a device, without end."""
+    file = pathlib.Path(path)
+    if not file.is_file() and file.exists():
+        raise DataError("missing", f"{path} cannot be read: it is no regular file")
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a text in UTF-8.
+
+    Raises:
+      UserError: the file is missing, cannot be read or is in another encoding.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is no text in UTF-8 (byte {error.start}): save it in that encoding"
         ) from error
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from refinenet_jax import files, pictures
+from refinenet_jax.data.images import read_lines, refuse_special
 from refinenet_jax.errors import UserError, listed
 from refinenet_jax.inference import archives
 from refinenet_jax.labels import IGNORE_LABEL
@@ -181,13 +182,7 @@ class Submission:
         return match[1]
 
     def _listed(self, path: Path) -> set[str]:
-        try:
-            lines = path.read_text(errors="replace").splitlines()
-        except OSError as error:
-            raise UserError(
-                f"config.predict.ids={path} cannot be read: {error.strerror}"
-            ) from error
-        names = [line.strip() for line in lines if line.strip()]
+        names = [line.strip() for line in read_lines(path) if line.strip()]
         return {
             self._id(Path(name).stem, f"config.predict.ids={path}") for name in names
         }
@@ -205,6 +200,7 @@ class Submission:
 
     def _size(self, path: Path) -> tuple[int, int]:
         """Width and height of an image, from its header."""
+        refuse_special(path)
         try:
             with Image.open(path) as picture:
                 size = picture.size

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from refinenet_jax import files
+from refinenet_jax.data import images
 from refinenet_jax.errors import UserError
 
 SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
@@ -46,6 +47,7 @@ class Video:
         """Opens the file and decodes its first frame.
 
         Raises:
+            DataError: it is no regular file.
             VideoError: it cannot be read or is no video.
         """
         self._path = path
@@ -170,6 +172,7 @@ def _check_written(path: Path, num_frames: int) -> None:
 
 
 def _open(path: Path) -> cv2.VideoCapture:
+    images.refuse_special(path)
     try:
         path.open("rb").close()
     except OSError as error:

@@ -14,7 +14,8 @@ from typing import Any
 
 # Close to the largest number of float32, which all arithmetic is done in.
 _LARGEST = 1e38
-_LONGEST = 4096  # characters of a path on Linux
+_LONGEST_PATH = 4095  # bytes, on Linux
+_LONGEST_NAME = 255  # of a file, in bytes
 
 
 class Rule(abc.ABC):
@@ -93,16 +94,15 @@ class Flag(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Text(Rule):
-    """Text on one line, such as a path; `pattern` must match all of it."""
+    """Text on one line that can be a path; `pattern` must match all of it."""
 
-    text: str = "text on one line"
+    text: str = f"text on one line, no name over {_LONGEST_NAME} bytes"
     pattern: str = ".*"
 
     def holds(self, value: Any) -> bool:
         return (
             isinstance(value, str)
-            and len(value) <= _LONGEST
-            and not re.search(r"[\x00-\x1f\x7f]", value)
+            and _can_be_path(value)
             and re.fullmatch(self.pattern, value) is not None
         )
 
@@ -244,6 +244,18 @@ class Record(Rule):
             and set(value) == set(self.parts)
             and all(rule.holds(value[name]) for name, rule in self.parts.items())
         )
+
+
+def _can_be_path(text: str) -> bool:
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        return False
+    try:
+        name = text.encode()
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
+        return False
+    return len(name) <= _LONGEST_PATH and all(
+        len(part) <= _LONGEST_NAME for part in name.split(b"/")
+    )
 
 
 def _listed(parts: Mapping[str, Rule]) -> str:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from refinenet_jax.errors import UserError, first_line
 from refinenet_jax.models import VARIANTS, Architecture, RefineNet
 from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.models.leaves import named_leaves, replace_leaves, weights_of
@@ -110,7 +111,7 @@ def read_weights(
         UserError: the file cannot be read or does not fit.
     """
     checkpoint = torch.read(torch.locate(source))
-    found = _architecture_in(checkpoint.header)
+    found = _architecture_in(checkpoint.header, source)
     if found is not None:
         check_same_network(source, found, architecture, with_classifier=with_classifier)
     imported = import_weights(
@@ -120,6 +121,12 @@ def read_weights(
         with_classifier=with_classifier,
         origin=source,
     )
+    for leaf, array in imported.arrays.items():
+        if array.dtype != np.float32:
+            raise UserError(
+                f"{source}: {leaf} would be of {array.dtype}: save its weights as "
+                "floating-point numbers"
+            )
     form = VARIANTS[architecture.variant][0].form
     doubt = ""
     if form and found is None:
@@ -144,10 +151,18 @@ def shapes_of(state: nnx.State) -> dict[str, tuple[int, ...]]:
     return {path: tuple(leaf.shape) for path, leaf in named_leaves(state).items()}
 
 
-def _architecture_in(header: Mapping[str, str]) -> Architecture | None:
+def _architecture_in(header: Mapping[str, str], source: str) -> Architecture | None:
     """The network that a .safetensors file of ours says it holds."""
     if torch.HEADER not in header:
         return None
-    content: dict[str, Any] = json.loads(header[torch.HEADER])
-    # Before version 1 of the metadata the header held the architecture alone.
-    return Architecture.from_json(content.get("architecture", content))
+    try:
+        content: dict[str, Any] = json.loads(header[torch.HEADER])
+        # Before version 1 of the metadata the header held the architecture alone.
+        return Architecture.from_json(content.get("architecture", content))
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{source}: what its header says of the network cannot be read "
+            f"({first_line(error)}): export it again"
+        ) from error

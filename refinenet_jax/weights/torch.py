@@ -155,7 +155,8 @@ def write_safetensors(
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     with _opened(path) as file:
         header = file.metadata() or {}
-        return {key: file.get_tensor(key) for key in list(file.keys())}, header
+        keys = list(file.keys())
+        return {key: _tensor_of(file, key, path) for key in keys}, header
 
 
 @contextlib.contextmanager
@@ -169,6 +170,22 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
+def _tensor_of(file: Any, key: str, path: Path) -> np.ndarray:
+    """One tensor of an open .safetensors file."""
+    try:
+        return file.get_tensor(key)
+    except AttributeError as error:  # NumPy has no such type
+        dtype = file.get_slice(key).get_dtype()
+        raise _no_numbers(path, key, dtype) from error
+
+
+def _no_numbers(path: Path, key: str, form: str) -> UserError:
+    return UserError(
+        f"{path}: {key} is stored as {form}, which is not read here: save it as a dense "
+        "tensor of 16 or 32-bit floating-point numbers"
+    )
+
+
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     import torch
 
@@ -179,15 +196,20 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
     content = _unwrapped(content)
     tensors = {}
     for key, value in content.items():
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise UserError(
                 f"{path}: {key} is no tensor; the weights are expected at the top or "
                 f"under {', '.join(_NESTS)}"
             )
-        if value.dtype == torch.bfloat16:  # NumPy has none
-            tensors[key] = value.float().numpy().astype(ml_dtypes.bfloat16)
-        else:
-            tensors[key] = value.numpy()
+        dense = value.detach().resolve_neg() if value.layout == torch.strided else value
+        try:
+            if dense.dtype == torch.bfloat16:  # NumPy has none
+                tensors[key] = dense.float().numpy().astype(ml_dtypes.bfloat16)
+            else:
+                tensors[key] = dense.numpy()
+        except (TypeError, RuntimeError) as error:
+            form = f"{value.layout}, {value.dtype}".replace("torch.", "")
+            raise _no_numbers(path, key, form) from error
     if not tensors:
         raise UserError(f"{path} holds no weights")
     return tensors

@@ -239,8 +239,7 @@ def read_names(path: pathlib.Path) -> list[str]:
     Raises:
       UserError: the file cannot be read, lists nothing, or lists something twice.
     """
-    lines = images.read_bytes(path).decode("utf-8").splitlines()
-    names = [line.split()[0] for line in lines if line.strip()]
+    names = [line.split()[0] for line in images.read_lines(path) if line.strip()]
     if not names:
         raise UserError(f"{path} lists no image")
     seen: set[str] = set()

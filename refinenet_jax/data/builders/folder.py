@@ -25,6 +25,7 @@ _LAYOUTS = (
     "images/train/, labels/train/, images/val/, labels/val/; or train/images/, "
     "train/labels/, val/images/, val/labels/"
 )
+_LONGEST_LINE = 500  # characters of a line of classes.txt
 _IGNORE = "ignore"  # names the colour of pixels that do not count
 
 
@@ -163,19 +164,23 @@ def _read_classes(path: pathlib.Path) -> dict[str, _Colour | None]:
     between.
 
     Raises:
-      UserError: the file is missing, empty, or has a line that is neither.
+      UserError: the file is missing, lists too few or too many, or has a line that is
+        neither.
     """
-    try:
-        lines = images.read_bytes(path).decode("utf-8-sig").splitlines()
-    except UserError as error:
+    if not path.exists():
         raise UserError(
             f"{path} is missing: write the name of one class on each line, in the "
             "order of their ids"
-        ) from error
+        )
     classes: dict[str, _Colour | None] = {}
-    for line in lines:
+    for line in images.read_lines(path):
         if not line.strip() or line.startswith("#"):
             continue
+        if len(line) > _LONGEST_LINE:
+            raise UserError(
+                f"{path}: line {line[:20]!r}... has {len(line)} characters; a class is "
+                f"told in at most {_LONGEST_LINE}"
+            )
         match = re.fullmatch(
             r"(.*?)[\s,:]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,:]*", line.strip()
         )
@@ -187,8 +192,14 @@ def _read_classes(path: pathlib.Path) -> dict[str, _Colour | None]:
                 "and three numbers 0..255"
             )
         classes[name] = colour
-    if len(classes.keys() - {_IGNORE}) < 2:
+    number = len(classes.keys() - {_IGNORE})
+    if number < 2:
         raise UserError(f"{path} lists fewer than two classes")
+    if number > IGNORE_LABEL:
+        raise UserError(
+            f"{path} lists {number} classes; there can be {IGNORE_LABEL}, as class ids "
+            f"have 8 bits and {IGNORE_LABEL} are pixels that do not count: merge some"
+        )
     return classes
 
 
@@ -207,11 +218,12 @@ def _listed_pairs(
     """The pairs of the names in a list, with or without the ending of the image."""
     by_stem = _by_stem(image_dir, images.SUFFIXES)
     wanted: dict[str, pathlib.Path] = {}
-    for line in images.read_bytes(split_list).decode("utf-8-sig").splitlines():
+    for line in images.read_lines(split_list):
         name = line.strip()
         if not name:
             continue
-        stem = str(pathlib.PurePosixPath(name).with_suffix(""))
+        path = pathlib.PurePosixPath(name)
+        stem = str(path.with_suffix("") if path.name else path)  # of "." it is empty
         key = name if name in by_stem else stem
         if key not in by_stem:
             raise DataError(
