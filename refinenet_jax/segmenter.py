@@ -288,7 +288,8 @@ def _metadata_in(path: Path) -> Metadata:
     """What a .safetensors file of ours says of its network."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: open it with Segmenter.from_checkpoint")
-    torch.locate(str(path))
+    if path.suffix == _SUFFIX or not path.is_file():
+        torch.locate(str(path))
     header = torch.read_header(path) if path.suffix == _SUFFIX else {}
     if torch.HEADER not in header:
         raise UserError(
