@@ -1,6 +1,8 @@
 """What a run tells on the terminal: lines and progress."""
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import jax
@@ -40,6 +42,28 @@ def progress(
     with Progress(*columns, console=console, disable=not shown, transient=True) as bar:
         identity = bar.add_task(task, total=total, completed=done)
         yield lambda: bar.advance(identity)
+
+
+@contextlib.contextmanager
+def waiting(task: str, seconds: float) -> Iterator[None]:
+    """Says what is compiled and about how long it takes; on a terminal, a bar besides."""
+    say(f"compiling {task}: about {duration(seconds)} min on a free core")
+    done = threading.Event()
+    with progress("seconds", max(1, round(seconds))) as tick:
+
+        def count() -> None:
+            while not done.wait(1):
+                tick()
+
+        counter = threading.Thread(target=count, daemon=True)
+        counter.start()
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            done.set()
+            counter.join()
+    say(f"compiled in {duration(time.monotonic() - start)} min")
 
 
 def duration(seconds: float) -> str:

@@ -6,25 +6,29 @@
 or `python -m refinenet_jax.main`. `--help` tells all names; see `usage.overview`.
 
 Exit code 0: done; 2: something the person must change, said in one line; 1: a fault of
-the program. Whatever can be said without jax is said before jax is imported.
+the program; 75: ended by SIGTERM or SIGINT, or because another process of the run was
+gone, and the same command goes on (docs/preemption.md tells how schedulers are told).
+Whatever can be said without jax is said before jax is imported.
 """
 
 import argparse
 import dataclasses
+import errno
 import importlib
 import logging
 import sys
+import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from refinenet_jax import config as configs
-from refinenet_jax import usage
+from refinenet_jax import files, preemption, usage
 from refinenet_jax.config_check import check, check_field, check_value
 from refinenet_jax.errors import UserError, unknown
+from refinenet_jax.planning import apart, targets
 from refinenet_jax.settings import SETTINGS, Setting
 from refinenet_jax.settings.rules import Flag, OneOf, Text, Texts, Whole
 
@@ -48,6 +52,7 @@ class _Mode:
     computes: bool = True
 
 
+_SAVERS = ("async_save", "save_finalize", "write_metadata_after_commits")
 _IMAGES = "--images=FILE, FOLDER or 'GLOB'"
 _MODES = {
     "train": _Mode(
@@ -65,6 +70,11 @@ _MODES = {
     ),
     "export": _Mode(
         "export", "Writes the network for other programs.", takes=("images",)
+    ),
+    "plan": _Mode(
+        "plan",
+        "Tells whether it compiles and fits, here or on chips elsewhere.",
+        takes=("topology",),
     ),
     "check_data": _Mode("check_data", "Looks the data over and reports its faults."),
     "show": _Mode(
@@ -91,6 +101,12 @@ _FLAGS = {
             None,
             Text(),
             "Mode convert: a PyTorch checkpoint, .pth, .pth.tar or .safetensors.",
+        ),
+        Setting(
+            "topology",
+            None,
+            Text("CHIP:SHAPE, such as v5e:2x4 or h100:8", r"[\w-]+:[\dxX]+"),
+            "Mode plan: chips that are not attached, such as v5e:2x4 or h100:8.",
         ),
         Setting(
             "coordinator_address",
@@ -127,17 +143,31 @@ def main(argv: Sequence[str]) -> None:
     mode = _MODES[flags["mode"]]
     _check_flags(flags, mode)
     config, default_workdir = _configuration(flags["config"], given)
-    workdir = Path(flags["workdir"] or default_workdir)
-    if mode.computes:  # these two import jax
-        from refinenet_jax.processes import start_processes
-        from refinenet_jax.provenance import provenance
+    workdir = files.path(flags["workdir"] or default_workdir)
+    arguments = (config, workdir, *(flags[name] for name in mode.takes))
+    if flags["topology"] and not apart.is_apart():
+        topology = targets.parse(flags["topology"])
+        targets.refuse_missing_compiler(topology)
+        apart.run(argv[1:], topology)
+        return
+    if not mode.computes or flags["topology"]:
+        _module(mode).run(*arguments)
+        return
+    # These import jax.
+    from refinenet_jax.processes import joined
+    from refinenet_jax.provenance import provenance
+    from refinenet_jax.tuning import tune
 
-        start_processes(
-            flags["coordinator_address"], flags["num_processes"], flags["process_id"]
-        )
+    with joined(
+        flags["coordinator_address"], flags["num_processes"], flags["process_id"]
+    ):
+        tune()
         provenance()
-    module = importlib.import_module(f"refinenet_jax.modes.{mode.module}")
-    module.run(config, workdir, *(flags[name] for name in mode.takes))
+        _module(mode).run(*arguments)
+
+
+def _module(mode: _Mode) -> Any:
+    return importlib.import_module(f"refinenet_jax.modes.{mode.module}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -185,6 +215,8 @@ def _check_flags(flags: dict[str, Any], mode: _Mode) -> None:
     """Refuses flags that do not go together, and a mode without what it needs."""
     if mode.needs and not any(flags[name] for name in mode.takes):
         raise UserError(f"--mode={flags['mode']} needs {mode.needs}")
+    if flags["topology"] and "topology" not in mode.takes:
+        raise UserError("--topology goes with --mode=plan: nothing else runs elsewhere")
     address, count, index = (
         flags[name] for name in ("coordinator_address", "num_processes", "process_id")
     )
@@ -218,17 +250,52 @@ def _configuration(name: str, given: dict[str, list[str]]) -> tuple[ConfigDict, 
     return config, workdir
 
 
+def _pass_over_savers(arguments: threading.ExceptHookArgs) -> None:
+    """Orbax raises in the main thread as well what ended its own."""
+    if not arguments.thread or arguments.thread.name not in _SAVERS:
+        threading.__excepthook__(arguments)
+
+
+# What no program can help, wherever it happens.
+_OF_THE_MACHINE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+}
+_AFTER_THAT = "see to that, and start again"
+
+
 def run() -> None:
     """Runs the command line of this process and turns errors into exit codes."""
-    # Orbax and others tell through absl what only their developers want to know.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # Orbax and others tell through absl what only their developers want to know, and
+    # what went wrong twice: in the log, and by raising it.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    threading.excepthook = _pass_over_savers
     # Orbax leaves its other readers behind when one meets a damaged file.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    try:
-        main(sys.argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with preemption.listening():
+        try:
+            main(sys.argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except preemption.Preempted as ended:
+            print(f"{ended}; the same command goes on", file=sys.stderr)
+            sys.exit(preemption.EXIT_CODE)
+        except OSError as error:
+            if error.errno not in _OF_THE_MACHINE:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror}: {_AFTER_THAT}", file=sys.stderr)
+            sys.exit(2)
 
 
 if __name__ == "__main__":

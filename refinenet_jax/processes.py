@@ -1,43 +1,97 @@
 """The processes of one run: how they find each other, wait and add up."""
 
-import glob
+import atexit
+import contextlib
 import importlib.util
+import itertools
 import json
 import os
-from collections.abc import Callable, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 
-from refinenet_jax.errors import UserError
+from refinenet_jax import preemption
+from refinenet_jax.errors import UserError, first_line
+from refinenet_jax.files import matching
+from refinenet_jax.liveness import HEARTBEAT, AbortLine, Liveness, client, names
 
 Result = TypeVar("Result")
 Fault = TypeVar("Fault", bound=UserError)
 
+# Seconds that a process waits for others that are alive.
+_TO_JOIN = 300
+_TO_ANSWER = 600
+TO_WORK = 24 * 3600  # on what takes one longer, such as preparing data for all
 
-def start_processes(
+# Of all processes together, that lie on a device at once while they are gathered.
+_GATHERED_BYTES = 2**24
+
+_abort_line: AbortLine | None = None  # kept, since C calls it
+_numbers = itertools.count()  # of the calls of `gather`, alike in all processes
+
+
+@contextlib.contextmanager
+def joined(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None
-) -> None:
-    """Joins the processes of one run; a lone machine needs nothing.
+) -> Iterator[None]:
+    """Inside, the processes of one run are together; a lone machine needs nothing.
 
     The three values are given together by a person, or found by jax.distributed where
-    a TPU pod, SLURM or Open MPI tells them.
+    a TPU pod, SLURM, Open MPI or Kubernetes tells them. All leave together; where one
+    process ends by an error, or is gone, the others end too, with a line that names it.
 
     Raises:
-        UserError: only some of the three are given, or there is no device to run on.
+        UserError: only some of the three are given, there is no device to run on, or
+            it is not told which processes there are.
     """
-    given = [coordinator_address, num_processes, process_id]
+    _start(coordinator_address, num_processes, process_id)
+    if jax.process_count() == 1:
+        yield
+        return
+    liveness = Liveness(jax.process_index())
+    try:
+        yield
+    except preemption.Preempted:
+        _part(liveness)
+        raise
+    except Exception as error:
+        liveness.explain(error)
+        code = 2 if isinstance(error, UserError) else 1
+        liveness.tell(first_line(error), code)
+        # JAX's own end would wait for the others, which end without it.
+        atexit.register(_exit, code)
+        raise
+    _part(liveness)
+
+
+def _part(liveness: Liveness) -> None:
+    wait_for_all("the end", seconds=TO_WORK)
+    liveness.stop()
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    preemption.end_process(code)
+
+
+def _start(address: str | None, count: int | None, index: int | None) -> None:
+    given = [address, count, index]
     if all(value is not None for value in given):
-        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+        _initialize(address, count, index)
     elif any(value is not None for value in given):
         raise UserError(
             "--coordinator_address, --num_processes and --process_id go together: "
             "give all three or none"
         )
     elif _is_cluster(os.environ):
-        jax.distributed.initialize()
+        _initialize(None, None, None)
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:
@@ -45,6 +99,25 @@ def start_processes(
             f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} gives no device "
             "here: install the extra cuda or tpu, or unset it"
         ) from error
+
+
+def _initialize(address: str | None, count: int | None, index: int | None) -> None:
+    global _abort_line
+    _abort_line = AbortLine(
+        address or "",
+        f"not all processes came together within {_TO_JOIN} s: start the same command "
+        "for every --process_id from 0 to --num_processes − 1",
+    )
+    jax.distributed.initialize(
+        address,
+        count,
+        index,
+        initialization_timeout=_TO_JOIN,
+        heartbeat_timeout_seconds=HEARTBEAT,
+    )
+    _abort_line.joined()
+    if jax.process_count() > 1:
+        preemption.hand_on_to_jax()
 
 
 def _is_cluster(environment: Mapping[str, str]) -> bool:
@@ -57,8 +130,12 @@ def _is_cluster(environment: Mapping[str, str]) -> bool:
         return True
     if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         return True
+    if "JOB_COMPLETION_INDEX" in environment and not (
+        environment.get("TPU_WORKER_HOSTNAMES")
+    ):
+        return _is_kubernetes_cluster(environment["JOB_COMPLETION_INDEX"])
     # A Cloud TPU VM tells of its pod through its metadata server, which jax asks.
-    has_chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    has_chips = matching("/dev/accel[0-9]*") or matching("/dev/vfio/[0-9]*")
     return bool(
         environment.get("JAX_PLATFORMS") != "cpu"
         and importlib.util.find_spec("libtpu")
@@ -66,21 +143,82 @@ def _is_cluster(environment: Mapping[str, str]) -> bool:
     )
 
 
+def _is_kubernetes_cluster(index: str) -> bool:
+    """Whether jax.distributed can ask Kubernetes who the pods of an indexed job are.
+
+    Raises:
+        UserError: it cannot; each pod for itself would write into one workdir.
+    """
+    if importlib.util.find_spec("kubernetes"):
+        return True
+    raise UserError(
+        f"JOB_COMPLETION_INDEX={index}: this is one pod of an indexed job; give "
+        "--coordinator_address=JOB-0.SERVICE:PORT, --num_processes=N and "
+        f"--process_id={index}, or install jax[k8s] to have them found; a pod that runs "
+        "alone is --num_processes=1 --process_id=0"
+    )
+
+
 def sum_over_processes(array: np.ndarray) -> np.ndarray:
-    """Adds an int64 array of every process; each of them gets the sum."""
+    """Adds an int64 array of every process; each of them gets the sum.
+
+    All processes must call this.
+    """
     if jax.process_count() == 1:
         return array
-    # Halves, because arrays on devices are at most 32 bits wide by default.
-    low, high = array & 0xFFFFFFFF, array >> 32
-    halves = np.stack([low, high]).astype(np.uint32)
-    gathered = np.asarray(multihost_utils.process_allgather(halves)).astype(np.int64)
-    return gathered[:, 0].sum(axis=0) + (gathered[:, 1].sum(axis=0) << 32)
+    pieces = [piece.sum(axis=0) for piece in _of_all(array.reshape(-1, 1))]
+    return np.concatenate(pieces).reshape(array.shape)
 
 
-def wait_for_all(name: str) -> None:
-    """Returns once every process has come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+def rows_of_all(rows: np.ndarray) -> np.ndarray:
+    """The rows of all processes, in the memory of the first.
+
+    All processes must call this. The devices hold a bounded piece of them at a time.
+
+    Args:
+        rows: int64 [N,K]; N may differ between processes.
+
+    Returns:
+        In the first process int64 [N₀+N₁+…,K]; in the others [0,K].
+    """
+    if jax.process_count() == 1:
+        return rows
+    lengths = gather(len(rows))
+    padded = np.zeros((max(lengths), rows.shape[1]), np.int64)
+    padded[: len(rows)] = rows
+    here = jax.process_index() == 0
+    found = np.zeros((sum(lengths) if here else 0, rows.shape[1]), np.int64)
+    first = 0
+    for piece in _of_all(padded):
+        if here:
+            for part, length, end in zip(
+                piece, lengths, np.cumsum(lengths), strict=True
+            ):
+                count = max(0, min(len(part), length - first))
+                start = end - length + first
+                found[start : start + count] = part[:count]
+        first += piece.shape[1]
+    return found
+
+
+def _of_all(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """int64 [N,K], the same N in each process → pieces [processes,n,K] of all N."""
+    wait_for_all("adding up")
+    row_bytes = jax.process_count() * rows.shape[1] * rows.itemsize
+    step = max(1, _GATHERED_BYTES // row_bytes)
+    for start in range(0, len(rows), step):
+        # Arrays on devices are at most 32 bits wide by default.
+        halves = np.ascontiguousarray(rows[start : start + step]).view(np.uint32)
+        yield np.asarray(multihost_utils.process_allgather(halves)).view(np.int64)
+
+
+def wait_for_all(name: str, seconds: float = _TO_ANSWER) -> None:
+    """Returns once every process has come here.
+
+    Raises:
+        UserError: see `gather`.
+    """
+    gather(None, name, seconds)
 
 
 def on_first_process(work: Callable[[], Result], otherwise: str) -> Result | None:
@@ -97,27 +235,57 @@ def on_first_process(work: Callable[[], Result], otherwise: str) -> Result | Non
             result = work()
         except UserError as error:
             fault = error
-    if any_process(fault is not None):
+    if any(gather(fault is not None, "the work of process 0", TO_WORK)):
         raise fault or UserError(otherwise)
     return result
 
 
-def gather(value: Any) -> list[Any]:
-    """What every process has, in the order of their numbers; ready for JSON.
+def gather(
+    value: Any, name: str = "an answer", seconds: float = _TO_ANSWER
+) -> list[Any]:
+    """What every process has, in the order of their numbers.
 
-    All processes must call this.
+    All processes must call this. It goes through JAX's key-value service, not through
+    the devices, where nothing ends a wait.
+
+    Args:
+        value: ready for JSON.
+        name: of what is waited for, as an error has it.
+        seconds: to wait for the others.
+
+    Raises:
+        UserError: some process did not call it in that time; it is named.
     """
-    if jax.process_count() == 1:
+    count, index = jax.process_count(), jax.process_index()
+    if count == 1:
         return [value]
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.asarray(len(text)))
-    padded = np.zeros(lengths.max(), np.uint8)
-    padded[: len(text)] = text
-    rows = multihost_utils.process_allgather(padded)
-    return [
-        json.loads(bytes(row[:length]))
-        for row, length in zip(rows, lengths, strict=True)
-    ]
+    number = next(_numbers)
+    client().key_value_set(_key(number, index), json.dumps(value))
+    end = time.monotonic() + seconds
+    found: dict[int, Any] = {}
+    for i in range(count):
+        left = max(1, round(1000 * (end - time.monotonic())))
+        try:
+            text = client().blocking_key_value_get(_key(number, i), left)
+        except JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+        else:
+            found[i] = json.loads(text)
+    missing = [i for i in range(count) if i not in found]
+    if missing:
+        raise UserError(
+            f"{names(missing)} did not come to {name} within {seconds:.0f} s: see what "
+            "it prints, and start all processes again"
+        )
+    if number:
+        # Whoever has come to this call has read what the one before it left.
+        client().key_value_delete(_key(number - 1, index))
+    return [found[i] for i in range(count)]
+
+
+def _key(number: int, index: int) -> str:
+    return f"refinenet_jax/gather/{number}/{index}"
 
 
 def together(work: Callable[[], Result], fault: type[Fault]) -> Result | Fault:
@@ -157,6 +325,4 @@ def together(work: Callable[[], Result], fault: type[Fault]) -> Result | Fault:
 
 def any_process(happened: bool) -> bool:
     """Whether it happened in any process; each of them must ask."""
-    if jax.process_count() == 1:
-        return happened
-    return bool(multihost_utils.process_allgather(np.asarray(happened)).any())
+    return any(gather(happened))

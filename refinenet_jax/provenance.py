@@ -5,9 +5,10 @@ import platform
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import jax
+
+from refinenet_jax import files
 
 _PACKAGES = ("refinenet_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain")
 
@@ -32,7 +33,7 @@ def provenance() -> dict[str, object]:
 def _commit() -> str | None:
     """The commit of this checkout; None where there is none."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    folder = Path(__file__).parent.parent
+    folder = files.path(__file__).parent.parent
     if not (folder / ".git").exists():
         return None  # installed; a repository further up is another project's
     try:

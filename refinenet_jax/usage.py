@@ -3,7 +3,8 @@
 import ast
 import textwrap
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+
+from etils import epath
 
 from refinenet_jax.errors import unknown
 from refinenet_jax.settings import GROUPS, SETTINGS, Setting
@@ -13,7 +14,9 @@ _WIDTH = 88
 
 
 def overview(
-    modes: Mapping[str, str], configs: Mapping[str, Path], flags: Iterable[Setting]
+    modes: Mapping[str, str],
+    configs: Mapping[str, epath.Path],
+    flags: Iterable[Setting],
 ) -> str:
     """The whole program on a page.
 
@@ -79,7 +82,7 @@ def about(topic: str) -> str:
     return "\n".join(lines)
 
 
-def _first_line(path: Path) -> str:
+def _first_line(path: epath.Path) -> str:
     """Of a config's docstring; the file is not run."""
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 

@@ -87,15 +87,27 @@ def _bounds(shard: Any) -> str:
 def _part(leaf: jax.Array, bounds: str) -> np.ndarray | None:
     """A part of an array, where this process has all of it."""
     if leaf.is_fully_addressable or leaf.is_fully_replicated:
-        whole = np.asarray(leaf)
-        if not bounds:
-            return whole
-        spans = (map(int, span.split(":")) for span in bounds.split(","))
-        return whole[tuple(slice(*span) for span in spans)]
+        return np.asarray(leaf)[tuple(_spans(bounds, leaf.shape))]
     for shard in leaf.addressable_shards:
-        if _bounds(shard) == bounds:
-            return np.asarray(shard.data)
+        starts = [part.start or 0 for part in shard.index]
+        spans = _spans(bounds, leaf.shape)
+        within = [
+            slice(span.start - start, span.stop - start)
+            for span, start in zip(spans, starts, strict=True)
+        ]
+        if all(
+            0 <= span.start and span.stop <= length
+            for span, length in zip(within, shard.data.shape, strict=True)
+        ):
+            return np.asarray(shard.data)[tuple(within)]
     return None
+
+
+def _spans(bounds: str, shape: tuple[int, ...]) -> list[slice]:
+    """What `_bounds` says of a part of an array of that shape."""
+    if not bounds:
+        return [slice(0, length) for length in shape]
+    return [slice(*map(int, span.split(":"))) for span in bounds.split(",")]
 
 
 def _digest(array: Any) -> str:

@@ -27,6 +27,7 @@ class Metadata:
         dtype: of the arithmetic, "float32" or "bfloat16".
         size_multiple: what images beyond all buckets are padded to a multiple of.
         optimizer: of the run, as config.optimizer.name.
+        averaged: the network is an average over the steps, as config.train.ema has it.
         config: the complete configuration of the run, ready for JSON.
         step: how many steps the network was trained.
         mean_iou: of its evaluation at that step; None where it was not evaluated.
@@ -42,6 +43,7 @@ class Metadata:
     dtype: str = "float32"
     size_multiple: int = 128
     optimizer: str = ""
+    averaged: bool = False
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     step: int = 0
     mean_iou: float | None = None

@@ -36,6 +36,10 @@ _STORE_FAULTS = (
 )
 
 
+# Whose errors tell of a bucket that fails.
+_STORE_PACKAGES = {"gcsfs", "aiohttp", "google", "requests"}
+
+
 class DamagedCheckpoint(UserError):
     """A checkpoint whose content is proven to be damaged."""
 
@@ -56,11 +60,14 @@ def read_metadata(folder: epath.Path) -> Metadata:
 
 
 def read_position(folder: epath.Path) -> dict[str, Any]:
-    """The position in the data; see `read_metadata`."""
+    """The position in the data, also of what was written earlier; see `read_metadata`."""
     position = _read(folder, **{POSITION: ocp.args.JsonRestore()})[POSITION]
-    _, described = _read_described(folder)
+    metadata, described = _read_described(folder)
     if described and digests.digest_json(position) != described[POSITION]:
         raise _damaged(folder, "its position in the data is not what was written")
+    if "next_batch" in position:  # it was once counted in batches
+        batch_size = metadata.config["train"]["batch_size"]
+        return {"next_example": position["next_batch"] * batch_size}
     return position
 
 
@@ -207,7 +214,7 @@ def _refuse_unreadable(folder: epath.Path) -> None:
     try:
         for file in _files_in(folder):
             file.read_bytes()
-    except OSError as error:
+    except Exception as error:  # of the disk, or of gcsfs
         raise _unread(folder, error) from error
 
 
@@ -225,7 +232,8 @@ def _is_store_fault(error: BaseException | None) -> bool:
     while error is not None and error not in seen:
         seen.append(error)
         absent = isinstance(error, FileNotFoundError | NotADirectoryError)
-        if isinstance(error, OSError) and not absent:
+        package = type(error).__module__.partition(".")[0]
+        if (isinstance(error, OSError) and not absent) or package in _STORE_PACKAGES:
             return True
         if any(fault in str(error) for fault in _STORE_FAULTS):
             return True

@@ -8,8 +8,7 @@ network, its metadata and digests.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,8 +16,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 from jax.sharding import Sharding
-from orbax.checkpoint import checkpoint_managers as policies
 
+from refinenet_jax import files
+from refinenet_jax.checkpoints.manager import Manager, best_of
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.checkpoints.reading import (
     DIGESTS,
@@ -68,24 +68,14 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one workdir."""
 
-    def __init__(self, workdir: Path, *, keep_latest: int | None = None):
+    def __init__(self, workdir: epath.Path, *, keep_latest: int | None = None):
         """Opens the folder; keep_latest None: to read only, nothing is made."""
         self._workdir = workdir
         self._scores: dict[int, float] = {}
-        if keep_latest is None:
-            options = ocp.CheckpointManagerOptions(
-                create=False, save_root_metadata=False
-            )
-        else:
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=_LatestAndBest(keep_latest, self._scores),
-                # A killed run leaves half-written folders; Orbax never reads them.
-                cleanup_tmp_directories=True,
-            )
-        self._manager = ocp.CheckpointManager(
-            (workdir / FOLDER).absolute(), options=options, item_names=_ITEMS
+        self._manager = Manager(
+            workdir / FOLDER, _ITEMS, self._scores, keep_latest=keep_latest
         )
-        for step in self._manager.all_steps():
+        for step in self._manager.newest_first():
             try:
                 mean_iou = read_metadata(self._folder(step)).mean_iou
             except DamagedCheckpoint:
@@ -102,12 +92,17 @@ class Checkpoints:
     ) -> None:
         """Starts to write; the arrays may be donated as soon as this returns.
 
+        Waits where an earlier one is still being written; see `is_writing`.
+
         Args:
-            step: how many were done.
+            step: how many were done; what was saved there before is replaced.
             items: trees of arrays: "network", {"params", "batch_stats"}, and
                 "training", whatever else the trainer needs to go on.
             position: in the data, ready for JSON.
             metadata: of the network; with the mean IoU where it was evaluated.
+
+        Raises:
+            UserError: this one or an earlier one cannot be written.
         """
         if metadata.mean_iou is not None:
             self._scores[step] = metadata.mean_iou
@@ -122,7 +117,7 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints already.
         """
-        if self._manager.all_steps():
+        if self._manager.newest_first():
             raise UserError(
                 f"{self._workdir} already holds checkpoints: choose another --workdir"
             )
@@ -147,7 +142,7 @@ class Checkpoints:
             content[POSITION] = dict(position)
         arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         texts = {name: ocp.args.JsonSave(value) for name, value in content.items()}
-        self._manager.save(step, args=ocp.args.Composite(**arrays, **texts))
+        self._manager.write(step, ocp.args.Composite(**arrays, **texts))
 
     def restore_latest(
         self, items: Mapping[str, Any], wanted: Metadata
@@ -166,7 +161,7 @@ class Checkpoints:
                 checkpoints.
         """
         damaged = []
-        for step in self._newest_first():
+        for step in self._manager.newest_first():
             restored = together(
                 functools.partial(self._restore, step, items, wanted), DamagedCheckpoint
             )
@@ -198,6 +193,13 @@ class Checkpoints:
                 f"asks for config.optimizer.name={wanted.optimizer!r}: choose "
                 "another workdir, with config.init_from to start from this network"
             )
+        if found.averaged != wanted.averaged:
+            kept, wish = ("with", "without")[:: 1 if found.averaged else -1]
+            raise UserError(
+                f"{self._workdir} holds a run {kept} an average of its network, the "
+                f"config asks for one {wish}: choose another config.train.ema, or "
+                "another workdir, with config.init_from to start from this network"
+            )
         return Restored(step, read_arrays(folder, items), read_position(folder))
 
     def load_network(
@@ -220,7 +222,7 @@ class Checkpoints:
         """
         if which not in _CHOICES:
             raise unknown(f"which={which!r}", which, _CHOICES)
-        steps = self._newest_first()
+        steps = self._manager.newest_first()
         if not steps:
             raise UserError(
                 f"{self._manager.directory} holds no checkpoint: name the workdir of a "
@@ -245,9 +247,6 @@ class Checkpoints:
         self._refuse_all_damaged()
         raise AssertionError  # not reached
 
-    def _newest_first(self) -> list[int]:
-        return sorted(self._manager.all_steps(), reverse=True)
-
     def _folder(self, step: int) -> epath.Path:
         return self._manager.directory / str(step)
 
@@ -261,10 +260,9 @@ class Checkpoints:
         """Out of Orbax's sight, so that the step can be written again."""
         folder = self._workdir / "damaged_checkpoints"
         if jax.process_index() == 0:
-            folder.mkdir(exist_ok=True)
-            number = len(list(folder.iterdir()))
+            number = len(list(folder.iterdir())) if folder.is_dir() else 0
             damaged = folder / f"{step}_{number}"
-            (Path(self._manager.directory) / str(step)).rename(damaged)
+            files.rename_folder(self._folder(step), damaged)
             say(f"checkpoint {step} was moved to {damaged}")
         wait_for_all("moved aside")
         self._scores.pop(step, None)
@@ -272,29 +270,45 @@ class Checkpoints:
 
     def best(self) -> Score | None:
         """The highest mean IoU, the latest of equals; None before any evaluation."""
-        step = _best(self._scores)
+        step = best_of(self._scores)
         return None if step is None else self.score(step)
 
     def score(self, step: int) -> Score | None:
         """The evaluation of a checkpoint; None where it was not evaluated."""
         return Score(step, self._scores[step]) if step in self._scores else None
 
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is still being written; waits for nothing.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        return self._manager.is_writing()
+
     def wait(self) -> None:
-        """Returns when all that was started is written."""
-        self._manager.wait_until_finished()
+        """Returns when all that was started is written.
+
+        Raises:
+            UserError: it could not be.
+        """
+        self._manager.wait()
 
     def close(self) -> None:
-        """Waits for what was started, then lets go of the folder."""
+        """Waits for what was started, then lets go of the folder.
+
+        Raises:
+            UserError: what was started could not be written.
+        """
         self._manager.close()
 
 
-def open_checkpoints(workdir: Path) -> Checkpoints:
+def open_checkpoints(workdir: epath.Path) -> Checkpoints:
     """To read only.
 
     Raises:
         UserError: the folder is not a workdir.
     """
-    if not (workdir / FOLDER).is_dir():
+    if not files.is_folder(workdir / FOLDER):
         raise UserError(
             f"{workdir} holds no {FOLDER}/: name the workdir of a run that saved one"
         )
@@ -308,24 +322,13 @@ def with_sharding(tree: Any, sharding: Sharding) -> Any:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _LatestAndBest(policies.PreservationPolicy):
-    """Keeps the latest few and the one with the highest score."""
-
-    keep_latest: int
-    scores: Mapping[int, float]
-
-    def should_preserve(
-        self, checkpoints: Sequence[Any], *, context: Any
-    ) -> Sequence[bool]:
-        del context
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*sorted(steps)[-self.keep_latest :], _best(self.scores)}
-        return [step in kept for step in steps]
-
-
-def _best(scores: Mapping[int, float]) -> int | None:
-    return max(scores, key=lambda step: (scores[step], step), default=None)
+def with_shardings(tree: Any, shardings: Any) -> Any:
+    """As `with_sharding`, each array laid out as a tree of shardings has it."""
+    return jax.tree.map(
+        lambda x, own: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own),
+        tree,
+        shardings,
+    )
 
 
 def _abstract_weights(metadata: Metadata) -> tuple[nnx.State, nnx.State]:

@@ -3,26 +3,21 @@
 import dataclasses
 import hashlib
 import importlib
-import pathlib
-import shutil
 from collections.abc import Collection, Mapping
 
 import tensorflow_datasets as tfds
 
-from refinenet_jax.data.builders.examples import (
-    FilesBuilder,
-    file_state,
-    fingerprint,
-    manual_folder,
-)
+from refinenet_jax import files
 from refinenet_jax.data.builders.records import SegmentationBuilder
+from refinenet_jax.data.class_counts import counts_file
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.data.request import Request
-from refinenet_jax.data.source import Reporter, Source
+from refinenet_jax.data.source import Source, StoredRecords
 from refinenet_jax.errors import UserError
 
 _BUILDERS = "refinenet_jax.data.builders"
 _FOLDER = "folder"
+# What every builder here records.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,47 +140,24 @@ def lookup(request: Request) -> Dataset:
     )
 
 
-def prepare(request: Request, report: Reporter) -> SegmentationBuilder:
-    """Writes a data set as ArrayRecord files, unless that was done before.
+def find_prepared(request: Request, fingerprint: str) -> SegmentationBuilder | None:
+    """The prepared data set that another process has checked, if it is here too.
 
-    The files appear under their final name when they are complete; what a run that
-    was broken off leaves is never taken for a prepared data set. Where files in
-    manual_dir changed since, they are prepared again. Several processes that share
-    data_dir must not prepare at the same time: let process 0 call this first, pass a
-    barrier, then let the others call it and find the files.
+    Costs the same for any number of files: nothing in manual_dir is looked at.
 
     Args:
       request: see `Request`.
-      report: told of every step.
-
-    Returns:
-      The TFDS builder, prepared.
-
-    Raises:
-      UserError: unknown name; manual_dir does not hold the data set, or another
-        copy than the one that was prepared; a damaged file; a failed download.
+      fingerprint: of what the other process found, see `fingerprint_of`.
     """
     found = builder(request)
-    folder = pathlib.Path(found.data_path)
-    if not folder.exists():
-        report.say(f"preparing {request.name} in {folder}")
-        found.prepare(report.progress)
-    else:
-        _refuse_other_content(found)
-        if _has_changed(found):
-            report.say(
-                f"files in {request.manual_dir} changed: preparing {request.name} again"
-            )
-            _replace(found, request, report)
-            found = builder(request)
-    left_out = found.info.metadata["left_out"]
-    if left_out and request.damaged == "stop":
-        raise UserError(
-            f"{folder} was prepared without {len(left_out)} damaged files "
-            f"({left_out[0]}): set config.data.damaged='skip' to do without them, or "
-            f"mend them and delete {folder}"
-        )
+    if not found.is_prepared() or fingerprint_of(found) != fingerprint:
+        return None
     return found
+
+
+def fingerprint_of(prepared: SegmentationBuilder) -> str:
+    """A sha256 that differs when the files differ that a data set was prepared from."""
+    return prepared.info.metadata.get("fingerprint", "")
 
 
 def split_parts(name: str, split: str, at_hand: Collection[str]) -> dict[str, str]:
@@ -231,12 +203,23 @@ def open_split(prepared: SegmentationBuilder, split: str) -> Source:
     expression = "+".join(parts)
     # Decoding waits for the data workers, which choose when and how.
     encoded = {key: tfds.decode.SkipDecoding() for key in ("image", "label")}
-    records = prepared.as_data_source(split=expression, decoders=encoded)
+    records = StoredRecords(
+        prepared.as_data_source(split=expression, decoders=encoded),
+        [
+            (str(file), length)
+            for split in map(prepared.info.splits.get, parts)
+            for file, length in zip(split.filepaths, split.shard_lengths, strict=True)
+        ],
+    )
     metadata = prepared.info.metadata
     identity = f"{prepared.info.full_name} {expression} {metadata['fingerprint']}"
     key = hashlib.sha256(identity.encode()).hexdigest()
-    cache = pathlib.Path(prepared.data_path) / f"class_pixels-{key[:16]}.npy"
-    return Source(records, key, list(metadata["left_out"]), cache)
+    folder = files.path(prepared.data_path)
+    counts = {
+        counts_file(folder, part): prepared.info.splits[part].num_examples
+        for part in parts
+    }
+    return Source(records, key, list(metadata["left_out"]), counts)
 
 
 def _entry(name: str) -> _Entry:
@@ -244,63 +227,3 @@ def _entry(name: str) -> _Entry:
         known = ", ".join(sorted(DATASETS))
         raise UserError(f"config.data.name={name!r}; known: {known}")
     return DATASETS[name]
-
-
-def _refuse_other_content(found: SegmentationBuilder) -> None:
-    """Raises UserError where the prepared folder is not what was asked for."""
-    if not found.is_prepared() or "left_out" not in found.info.metadata:
-        # TFDS would take any folder of that name for prepared data; another package
-        # may have a data set of the same name.
-        raise UserError(
-            f"{found.data_dir} is no prepared {found.name}: delete that folder or "
-            "choose another config.data.dir"
-        )
-    for split in found.info.splits.values():
-        for path in split.filepaths:
-            if not path.exists():
-                raise UserError(
-                    f"{path} is missing: delete {found.data_dir} to have "
-                    f"{found.name} prepared again"
-                )
-    if not isinstance(found, FilesBuilder) or not found.request.manual_dir:
-        return
-    folder, recorded = _folders(found)
-    if folder == recorded:
-        return
-    if fingerprint(found.locate()) != found.info.metadata["fingerprint"]:
-        raise UserError(
-            f"{found.data_dir} was prepared from {recorded or 'a download'}, and "
-            f"config.data.manual_dir={folder!r} holds other files: choose another "
-            f"config.data.dir or delete {found.data_dir}"
-        )
-
-
-def _has_changed(found: SegmentationBuilder) -> bool:
-    """Whether files in manual_dir were edited since they were prepared."""
-    if not isinstance(found, FilesBuilder) or not found.request.manual_dir:
-        return False
-    folder, recorded = _folders(found)
-    return (
-        folder == recorded
-        and file_state(found.locate()) != found.info.metadata["state"]
-    )
-
-
-def _folders(found: FilesBuilder) -> tuple[str, str]:
-    """The folder that was asked for, and the one that was prepared."""
-    asked = str(manual_folder(found.request.manual_dir))
-    return asked, found.info.metadata["manual_dir"]
-
-
-def _replace(found: SegmentationBuilder, request: Request, report: Reporter) -> None:
-    """Prepares again; what was there before stays until the new files are complete."""
-    folder = pathlib.Path(found.data_path)
-    before = folder.with_name(f"{folder.name}.before")
-    shutil.rmtree(before, ignore_errors=True)
-    folder.rename(before)
-    try:
-        builder(request).prepare(report.progress)
-    except BaseException:
-        before.rename(folder)
-        raise
-    shutil.rmtree(before)

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pathlib
 from typing import Any
 
 import cv2
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from refinenet_jax import files
 from refinenet_jax.data.class_table import RawLabel
 from refinenet_jax.errors import UserError, first_line
 
@@ -92,17 +92,17 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     refuse_special(path)
     try:
-        return pathlib.Path(path).read_bytes()
+        return files.path(path).read_bytes()
     except OSError as error:
         raise DataError(
-            "missing", f"{path} cannot be read: {error.strerror}"
+            "missing", f"{path} cannot be read: {files.reason(error)}"
         ) from error
 
 
 def refuse_special(path: str | os.PathLike[str]) -> None:
     """Raises DataError for a folder, a pipe, which waits, and a device, without end."""
-    file = pathlib.Path(path)
-    if not file.is_file() and file.exists():
+    file = files.path(path)
+    if not files.in_bucket(file) and not file.is_file() and file.exists():
         raise DataError("missing", f"{path} cannot be read: it is no regular file")
 
 

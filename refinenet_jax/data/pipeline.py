@@ -5,6 +5,7 @@ own. Those processes start by importing this module, so nothing here imports jax
 """
 
 import dataclasses
+import signal
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -40,9 +41,9 @@ def train_batches(
     threads.
 
     The iterator's `get_state` and `set_state` resume exactly: batches that were read
-    ahead but not taken come again. The state is the number of batches taken, so it
-    also fits another number of workers or threads, and another number of processes
-    with the same global batch. Close the iterator (`close()`) to end its workers.
+    ahead but not taken come again. The state is the place of the next example in the
+    global order, so it also fits another number of workers, threads or processes and
+    another global batch. Close the iterator (`close()`) to end its workers.
 
     Args:
       ingredients: at least one; what examples are taken from and in which shares.
@@ -68,31 +69,36 @@ def train_batches(
         .random_map(_Chain(tuple(transforms)))
         .map(_without_name)
     )
-    rows = _Rows(examples, batch_size, process_index, process_count)
-    # Without drop_remainder Grain rounds the endless length up, beyond what fits.
-    batches = grain.MapDataset.source(rows).batch(batch_size, drop_remainder=True)
-    return _TrainBatches(batches, num_workers=num_workers, num_threads=num_threads)
+    rows = _Rows(examples, 0, batch_size, process_index, process_count)
+    return _TrainBatches(rows, num_workers=num_workers, num_threads=num_threads)
 
 
 class _TrainBatches(grain.IterDataset):
-    """Reads numbered batches ahead, from the first or from any other on."""
+    """Reads batches ahead, from the first example or from any other on."""
 
-    def __init__(
-        self, batches: grain.MapDataset, *, num_workers: int, num_threads: int
-    ) -> None:
+    def __init__(self, rows: "_Rows", *, num_workers: int, num_threads: int) -> None:
         super().__init__()
-        self._batches = batches
+        self._rows = rows
         self._num_workers = num_workers
         self._num_threads = num_threads
 
     def __iter__(self) -> grain.DatasetIterator:
         return _TrainIterator(self)
 
-    def starting_at(self, batch: int) -> grain.DatasetIterator:
-        """Grain's own iterator over the batches from that number on."""
-        read_ahead = self._batches[batch:].to_iter_dataset(
-            _read_ahead(self._num_threads)
+    @property
+    def global_batch(self) -> int:
+        """Examples of a batch in all processes together."""
+        return self._rows.batch_size * self._rows.process_count
+
+    def starting_at(self, example: int) -> grain.DatasetIterator:
+        """Grain's own iterator over the batches from that example on."""
+        rows = dataclasses.replace(self._rows, first=example)
+        batches = grain.MapDataset.source(rows).batch(
+            rows.batch_size,
+            # Without it Grain rounds the endless length up, beyond what fits.
+            drop_remainder=True,
         )
+        read_ahead = batches.to_iter_dataset(_read_ahead(self._num_threads))
         if self._num_workers == 0:
             return iter(read_ahead)
         if not flags.FLAGS.is_parsed():
@@ -107,31 +113,33 @@ class _TrainBatches(grain.IterDataset):
 
 
 class _TrainIterator(grain.DatasetIterator):
-    """An iterator whose state is the number of the next batch.
+    """An iterator whose state is the place of the next example in the global order.
 
     The state of grain's own iterator has an entry for each worker: with another
-    number of workers it fails, or resumes elsewhere without a word.
+    number of workers it fails, or resumes elsewhere without a word. Its
+    ElasticIterator deals examples out in turn: with another number of processes a
+    batch holds the same examples in another order.
     """
 
     def __init__(self, batches: _TrainBatches) -> None:
         super().__init__()
         self._batches = batches
-        self._next_batch = 0
+        self._next_example = 0
         self._iterator: grain.DatasetIterator | None = None
 
     def __next__(self) -> dict[str, np.ndarray]:
         if self._iterator is None:
-            self._iterator = self._batches.starting_at(self._next_batch)
+            self._iterator = self._batches.starting_at(self._next_example)
         batch = next(self._iterator)
-        self._next_batch += 1
+        self._next_example += self._batches.global_batch
         return batch
 
     def get_state(self) -> dict[str, int]:
-        return {"next_batch": self._next_batch}
+        return {"next_example": self._next_example}
 
     def set_state(self, state: dict[str, int]) -> None:
         self._stop()
-        self._next_batch = state["next_batch"]
+        self._next_example = state["next_example"]
 
     def close(self) -> None:
         super().close()
@@ -167,20 +175,24 @@ def eval_examples(
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """One process's rows of every global batch: `batch_size` neighbours of each."""
+    """One process's rows of every global batch: `batch_size` neighbours of each.
+
+    The first batch begins with the example `first`.
+    """
 
     examples: grain.MapDataset
+    first: int
     batch_size: int
     process_index: int
     process_count: int
 
     def __len__(self) -> int:
-        return len(self.examples) // self.process_count
+        return (len(self.examples) - self.first) // self.process_count
 
     def __getitem__(self, index: int) -> Example:
         batch, row = divmod(index, self.batch_size)
         share = batch * self.process_count + self.process_index
-        return self.examples[share * self.batch_size + row]
+        return self.examples[self.first + share * self.batch_size + row]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +220,10 @@ def _read_ahead(num_threads: int) -> grain.ReadOptions:
 
 def _start_worker(worker_index: int, worker_count: int) -> None:
     del worker_index, worker_count
+    # Sent to all processes of a job, these are for the one that saves; Grain ends its
+    # workers by SIGKILL.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     _leave_threads_to_grain()
 
 

@@ -33,6 +33,7 @@ class Request:
       manual_dir: the data set as its authors distribute it; "" to download it.
       damaged: what to do with files that cannot be decoded: "stop" or "skip".
       folder: how the labels of a person's own folder are read.
+      cache_dir: where this host keeps its own copy of the prepared data; "" for none.
     """
 
     name: str
@@ -40,3 +41,4 @@ class Request:
     manual_dir: str
     damaged: str
     folder: FolderLabels
+    cache_dir: str = ""

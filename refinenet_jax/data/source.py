@@ -1,13 +1,21 @@
 """Random access to the prepared examples of a split."""
 
+import bisect
 import contextlib
-import os
-import pathlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
-import numpy.typing as npt
+from etils import epath
+
+from refinenet_jax.data.class_counts import (
+    ClassCounts,
+    parse_counts,
+    read_counts,
+    write_counts,
+)
+from refinenet_jax.errors import UserError, first_line
 
 
 class Reporter(Protocol):
@@ -22,10 +30,52 @@ class Reporter(Protocol):
         """Shows how far a task is; what it gives is called once for each unit."""
 
 
+class StoredRecords:
+    """The records of prepared files by number; damage names its file.
+
+    ArrayRecord keeps a hash of every record and of its own tables and compares them
+    when it reads.
+
+    Args:
+      records: of all files.
+      files: each file and how many records it has, in order.
+    """
+
+    def __init__(self, records: Any, files: Sequence[tuple[str, int]]) -> None:
+        self._records = records
+        self._files = [file for file, _ in files]
+        self._ends = list(itertools.accumulate(length for _, length in files))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: SupportsIndex) -> Any:
+        """One record as TFDS decodes it.
+
+        Raises:
+          UserError: the file is damaged or cannot be read.
+        """
+        try:
+            return self._records[index]
+        except (RuntimeError, OSError) as error:  # the first is ArrayRecord's
+            file = self._files[bisect.bisect_right(self._ends, index.__index__())]
+            raise UserError(
+                f"{file} cannot be read or is damaged ({first_line(error)}): delete its "
+                "folder to have the data prepared again"
+            ) from error
+
+
 class Source:
     """The examples of one split by number, encoded as they are stored.
 
     Can be pickled: a data worker opens the files anew.
+
+    Args:
+      records: the stored examples by number.
+      fingerprint: see below.
+      left_out: see below.
+      counts: the files with the class counts of all examples, in order, and of how
+        many each.
 
     Attributes:
       fingerprint: a sha256 that differs when the data set, the split or the files
@@ -38,10 +88,10 @@ class Source:
         records: Any,
         fingerprint: str,
         left_out: list[str],
-        cache: pathlib.Path,
+        counts: Mapping[epath.Path, int],
     ) -> None:
         self._records = records
-        self._cache = cache
+        self._counts = counts
         self.fingerprint = fingerprint
         self.left_out = left_out
 
@@ -57,23 +107,29 @@ class Source:
             "name": record["name"].decode("utf-8"),
         }
 
-    def class_pixels(self, report: Reporter) -> npt.NDArray[np.int64]:
+    def class_pixels(self, report: Reporter) -> ClassCounts:
         """int64 [N,C+1]: pixels of each class and, last, ignored ones, by example.
 
-        Read once from all examples, and from a file beside them from then on.
+        From the files beside the examples. One that is not there or not whole is made
+        anew from the examples themselves.
         """
-        with contextlib.suppress(OSError, ValueError):
-            return np.load(self._cache, allow_pickle=False)
-        rows = []
-        with report.progress("counting classes", len(self)) as on_example:
-            for index in range(len(self)):
-                words = self._records[index]["class_pixels"].split()
-                rows.append([int(word) for word in words])
+        parts: list[ClassCounts] = []
+        first = 0
+        for file, number in self._counts.items():
+            counts = read_counts(file)
+            if counts is None:
+                counts = self._count(range(first, first + number), report)
+                # In a place that others own: counted again next time.
+                with contextlib.suppress(UserError):
+                    write_counts(file, counts)
+            parts.append(counts)
+            first += number
+        return np.concatenate(parts)
+
+    def _count(self, indices: range, report: Reporter) -> ClassCounts:
+        with report.progress("counting classes", len(indices)) as on_example:
+            texts = []
+            for index in indices:
+                texts.append(self._records[index]["class_pixels"])
                 on_example()
-        counts = np.array(rows, np.int64)
-        partial = self._cache.with_suffix(f".{os.getpid()}")
-        with contextlib.suppress(OSError):  # a place that others own: count next time
-            with partial.open("wb") as file:
-                np.save(file, counts)
-            os.replace(partial, self._cache)
-        return counts
+        return parse_counts(texts)

@@ -84,5 +84,5 @@ def _compiled(layout: Layout) -> jax.stages.Wrapped:
         confusion_matrices,
         static_argnums=2,
         in_shardings=(layout.batch, layout.batch),
-        out_shardings=layout.batch,
+        out_shardings=layout.examples,
     )

@@ -1,23 +1,25 @@
 """Scores a network on a split, and writes what it found."""
 
+import itertools
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 
-from refinenet_jax import files, log, pictures
+from refinenet_jax import files, log, pictures, preemption, watchdog
 from refinenet_jax.data.datasets import Dataset
 from refinenet_jax.data.mixture import decode
 from refinenet_jax.data.pipeline import eval_examples
 from refinenet_jax.data.source import Source
+from refinenet_jax.data.transforms import Example
 from refinenet_jax.evaluation import boundary, counting, intervals, metrics
 from refinenet_jax.evaluation.report import Case, choose_cases, write_report
 from refinenet_jax.evaluation.tally import Tally, tally
-from refinenet_jax.inference.predictor import Predictor
+from refinenet_jax.inference.predictor import Predictor, telling_of_memory
 from refinenet_jax.provenance import provenance
 
 _NUM_ROWS = 6
@@ -27,7 +29,7 @@ class Evaluator:
     """Evaluates a network on one split, as often as it is asked.
 
     Args:
-        predictor: of the network; the weights are loaded here.
+        predictor: of the network; it has weights while they are evaluated.
         dataset: classes and colours.
         split: its name.
         source: its examples.
@@ -60,49 +62,60 @@ class Evaluator:
         self._seed = seed
 
     def evaluate(
-        self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: Path
+        self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: epath.Path
     ) -> tuple[dict[str, Any], np.ndarray]:
         """Scores the weights and writes eval.json and the files of their step.
 
+        Nothing of the weights is kept.
+
         Returns:
-            What eval.json holds, and some images beside truth and prediction, uint8
-            [H,W,3].
+            What eval.json holds, with intervals in the first process alone, and some
+            images beside truth and prediction, uint8 [H,W,3].
+
+        Raises:
+            Preempted: the program is to end; nothing was written.
         """
-        self._predictor.load(params, batch_stats)
-        record, counted = self._score(step, boundary_width=0)
+        with self._predictor.loaded(params, batch_stats):
+            record, counted = self._score(step, boundary_width=0)
         return record, self._write(record, counted, workdir)
 
     def audit(
-        self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: Path
+        self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: epath.Path
     ) -> dict[str, Any]:
-        """As `evaluate`, with scores along boundaries and a report."""
-        self._predictor.load(params, batch_stats)
-        record, counted = self._score(step, boundary_width=self._boundary_width)
-        self._write(record, counted, workdir)
-        if jax.process_index() == 0:
-            scores = metrics.image_scores(counted.image_counts)
-            cases = self._cases(scores)
-            write_report(workdir / "eval", record, cases, self._dataset.palette)
+        """As `evaluate`, with scores along boundaries and a report.
+
+        Raises:
+            Preempted: the program is to end; nothing was written.
+        """
+        with self._predictor.loaded(params, batch_stats):
+            record, counted = self._score(step, boundary_width=self._boundary_width)
+            self._write(record, counted, workdir)
+            if jax.process_index() == 0:
+                scores = metrics.image_scores(counted.image_counts)
+                cases = self._cases(scores)
+                write_report(workdir / "eval", record, cases, self._dataset.palette)
         return record
 
     def _score(
         self, step: int, *, boundary_width: float
     ) -> tuple[dict[str, Any], Tally]:
         start = time.monotonic()
-        number, processes = len(self._source), jax.process_count()
-        share = range(jax.process_index(), number, processes)
+        processes = jax.process_count()
+        share = range(jax.process_index(), len(self._source), processes)
         examples = eval_examples(
             self._source,
             process_index=jax.process_index(),
             process_count=processes,
             num_threads=self._num_threads,
         )
-        with log.progress("evaluating", len(share)) as on_image:
+        with log.progress("evaluating", len(share)) as on_image, telling_of_memory():
             counted = tally(
                 self._predictor,
-                zip(share, examples, strict=True),
+                _while_asking(
+                    zip(share, examples, strict=True),
+                    -(-len(self._source) // processes),
+                ),
                 self._dataset.num_classes,
-                num_images=number,
                 kept=_evenly_spread(share, _NUM_ROWS),
                 boundary_width=boundary_width,
                 num_threads=self._num_threads,
@@ -148,7 +161,8 @@ class Evaluator:
     def _intervals(
         self, counted: Tally, convention: metrics.Convention
     ) -> dict[str, Any] | None:
-        if not self._bootstrap_samples:
+        # Only the first process knows of each image.
+        if not self._bootstrap_samples or jax.process_index() != 0:
             return None
         found = intervals.bootstrap(
             counted.image_counts,
@@ -159,7 +173,7 @@ class Evaluator:
         return found.to_json(self._dataset.class_names)
 
     def _write(
-        self, record: dict[str, Any], counted: Tally, workdir: Path
+        self, record: dict[str, Any], counted: Tally, workdir: epath.Path
     ) -> np.ndarray:
         """Writes eval.json and the files of the step; returns the pictures."""
         step = record["step"]
@@ -186,6 +200,24 @@ class Evaluator:
                 example["label"],
                 prediction,
             )
+
+
+def _while_asking(
+    examples: Iterable[tuple[int, Example]], rounds: int
+) -> Iterator[tuple[int, Example]]:
+    """Passes the examples on, one a round at most, and asks in each whether to end.
+
+    rounds: the same number in all processes.
+
+    Raises:
+        Preempted: the program is to end.
+    """
+    examples = iter(examples)
+    for _ in range(rounds):
+        if preemption.reached():
+            raise preemption.Preempted("stopped during an evaluation")
+        yield from itertools.islice(examples, 1)
+        watchdog.moved_on()
 
 
 def _evenly_spread(numbers: range, count: int) -> set[int]:

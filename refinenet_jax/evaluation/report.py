@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from rich.table import Table
 
 from refinenet_jax import files, pages
@@ -77,7 +77,7 @@ def class_table(record: Record) -> Table:
 
 
 def write_report(
-    folder: Path, record: Record, cases: Iterable[Case], palette: Palette
+    folder: epath.Path, record: Record, cases: Iterable[Case], palette: Palette
 ) -> None:
     """Writes report.html, which holds all it shows, and the figures as PNG files.
 

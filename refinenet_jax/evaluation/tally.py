@@ -13,7 +13,7 @@ from refinenet_jax.evaluation.boundary import NUM_BANDS, count_boundaries
 from refinenet_jax.evaluation.counting import Counts, class_counts, count_on_devices
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.labels import IGNORE_LABEL
-from refinenet_jax.processes import sum_over_processes
+from refinenet_jax.processes import rows_of_all, sum_over_processes
 
 Example = Mapping[str, Any]
 Numbered = tuple[int, Example]
@@ -28,7 +28,8 @@ class Tally:
 
     Attributes:
         matrix: int64 [C,C], pixels by true class (row) and predicted class (column).
-        image_counts: int64 [N,C,3] of each image; see `counting.class_counts`.
+        image_counts: int64 [N,C,3] of each image of the split, in the first process;
+            [0,C,3] in the others. See `counting.class_counts`.
         boundary_counts: int64 [NUM_BANDS,C,3]; see `boundary.count_boundaries`.
         ignored_pixels: pixels labelled 255.
         num_images: how many images were scored.
@@ -49,7 +50,6 @@ def tally(
     examples: Iterable[Numbered],
     num_classes: int,
     *,
-    num_images: int,
     kept: Collection[int],
     boundary_width: float,
     num_threads: int,
@@ -57,14 +57,14 @@ def tally(
 ) -> Tally:
     """Predicts every example once and counts at the label's own size.
 
-    All processes must call this; each of them gets what all have counted.
+    All processes must call this; each of them gets what all have counted, and the first
+    of each image.
 
     Args:
         predictor: with the weights loaded.
         examples: this process's share of the split: the number of each example there
             and {"image": uint8 [H,W,3], "label": uint8 [H,W]}.
         num_classes: of the data set.
-        num_images: of the whole split.
         kept: numbers of the examples to keep with their predictions.
         boundary_width: see `boundary.count_boundaries`; 0: boundaries are not counted.
         num_threads: that count boundaries while the devices predict.
@@ -72,7 +72,7 @@ def tally(
     """
     counted = Tally(
         matrix=np.zeros((num_classes, num_classes), np.int64),
-        image_counts=np.zeros((num_images, num_classes, 3), np.int64),
+        image_counts=np.zeros((0, num_classes, 3), np.int64),
         boundary_counts=np.zeros((NUM_BANDS, num_classes, 3), np.int64),
     )
     with ThreadPoolExecutor(num_threads) as threads:
@@ -81,7 +81,7 @@ def tally(
             counter.take(index, example)
             on_image()
         counter.finish()
-    return _over_processes(counted)
+    return _over_processes(counted, counter.image_counts)
 
 
 class _Counter:
@@ -89,6 +89,9 @@ class _Counter:
 
     The host prepares the next batches while the devices work on these, and threads
     count boundaries; of both only so many wait that memory stays bounded.
+
+    Attributes:
+        image_counts: int64 [C,3] of each example that came back, by its number.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class _Counter:
         boundary_width: float,
         threads: ThreadPoolExecutor,
     ):
+        self.image_counts: dict[int, Counts] = {}
         self._predictor = predictor
         self._counted = counted
         self._kept = kept
@@ -146,7 +150,8 @@ class _Counter:
         matrices = np.asarray(device_matrices)
         self._counted.matrix += matrices.sum(axis=0, dtype=np.int64)
         indices = [index for index, _ in group]
-        self._counted.image_counts[indices] = class_counts(matrices[: len(group)])
+        counts = class_counts(matrices[: len(group)])
+        self.image_counts.update(zip(indices, counts, strict=True))
         if self._boundary_width or any(index in self._kept for index in indices):
             for (index, example), padded in zip(
                 group, np.asarray(classes), strict=False
@@ -174,17 +179,34 @@ class _Counter:
                 self._counted.boundary_counts += self._boundaries.popleft().result()
 
 
-def _over_processes(counted: Tally) -> Tally:
-    """Adds up; a process's rows of image_counts are zeros in the others."""
-    arrays = [counted.matrix, counted.image_counts, counted.boundary_counts]
+def _over_processes(counted: Tally, image_counts: Mapping[int, Counts]) -> Tally:
+    """Adds up, and brings the counts of the images together."""
+    arrays = [counted.matrix, counted.boundary_counts]
     flat = np.concatenate(
         [*map(np.ravel, arrays), [counted.ignored_pixels, counted.num_images]]
     )
     total = sum_over_processes(flat)
     ends = np.cumsum([array.size for array in arrays])
     *parts, numbers = np.split(total, ends)
-    matrix, image_counts, boundary_counts = (
+    matrix, boundary_counts = (
         part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)
     )
     ignored, images = numbers.tolist()
-    return Tally(matrix, image_counts, boundary_counts, ignored, images, counted.rows)
+    return Tally(
+        matrix,
+        _in_order(image_counts, num_classes=len(matrix)),
+        boundary_counts,
+        ignored,
+        images,
+        counted.rows,
+    )
+
+
+def _in_order(image_counts: Mapping[int, Counts], *, num_classes: int) -> Counts:
+    """What the processes counted of their images → `Tally.image_counts`."""
+    rows = np.zeros((len(image_counts), 1 + 3 * num_classes), np.int64)
+    for row, (index, counts) in zip(rows, image_counts.items(), strict=True):
+        row[0], row[1:] = index, counts.ravel()
+    rows = rows_of_all(rows)
+    rows = rows[np.argsort(rows[:, 0])]
+    return rows[:, 1:].reshape(-1, num_classes, 3)

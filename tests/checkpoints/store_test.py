@@ -334,6 +334,18 @@ def test_a_checkpoint_of_before_digests_is_read(tmp_path):
     assert sha256(restore(tmp_path)[0]) == sha256(a_state(1.0, 1))
 
 
+def test_a_position_that_was_counted_in_batches_is_one_in_examples(tmp_path):
+    state = a_state(1.0, 1)
+    metadata = dataclasses.replace(METADATA, config={"train": {"batch_size": 8}})
+    checkpoints = Checkpoints(tmp_path, keep_latest=2)
+    checkpoints.save(1, state.items(), {"next_batch": 1000}, metadata)
+    checkpoints.wait()
+    abstract = with_sharding(state, global_layout().state)
+    restored = checkpoints.restore_latest(abstract.items(), METADATA)
+    checkpoints.close()
+    assert restored.position == {"next_example": 8000}
+
+
 def test_digests_of_a_sharded_array_are_compared_part_by_part():
     layout = global_layout()
     array = jax.device_put(jnp.arange(24.0).reshape(8, 3), layout.batch)

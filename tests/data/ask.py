@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 
-from refinenet_jax.data import datasets
+from refinenet_jax.data import datasets, preparation
 from refinenet_jax.data.request import FolderLabels, Request
 
 FOLDER_LABELS = FolderLabels(
@@ -31,7 +31,9 @@ class Listener:
         yield on_unit
 
 
-def request(name, *, data_dir="", manual_dir="", damaged="stop", **labels):
+def request(
+    name, *, data_dir="", manual_dir="", damaged="stop", cache_dir="", **labels
+):
     """labels: fields of FolderLabels that differ from the config's defaults."""
     return Request(
         name=name,
@@ -39,6 +41,7 @@ def request(name, *, data_dir="", manual_dir="", damaged="stop", **labels):
         manual_dir=str(manual_dir),
         damaged=damaged,
         folder=dataclasses.replace(FOLDER_LABELS, **labels),
+        cache_dir=str(cache_dir),
     )
 
 
@@ -47,7 +50,7 @@ def lookup(name, **where):
 
 
 def prepare(name, *, listener=None, **where):
-    return datasets.prepare(request(name, **where), listener or Listener())
+    return preparation.prepare(request(name, **where), listener or Listener())
 
 
 def open_split(name, split, *, listener=None, **where):

@@ -1,9 +1,13 @@
 import pickle
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from refinenet_jax.data import datasets
@@ -133,6 +137,51 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, few_shapes, monkeyp
     assert len(source) == 2
 
 
+def test_of_two_that_prepare_at_once_one_waits_and_both_have_the_data(
+    tmp_path, few_shapes, monkeypatch
+):
+    draw = shapes.draw_scene
+    listeners = [ask.Listener(), ask.Listener()]
+
+    def said(beginning):
+        lines = [line for listener in listeners for line in listener.lines]
+        return [line for line in lines if line.startswith(beginning)]
+
+    def slowly(split, index):
+        while not said("waiting"):
+            time.sleep(0.01)
+        return draw(split, index)
+
+    monkeypatch.setattr(shapes, "draw_scene", slowly)
+    with ThreadPoolExecutor() as threads:
+        sources = list(
+            threads.map(
+                lambda listener: ask.open_split(
+                    "shapes", "val", data_dir=tmp_path, listener=listener
+                ),
+                listeners,
+            )
+        )
+    assert [len(source) for source in sources] == [2, 2]
+    assert said("preparing") == [f"preparing shapes in {tmp_path}/shapes/1.1.0"]
+    [line] = said("waiting")
+    assert line.startswith(f"waiting for preparing shapes in {tmp_path} by process ")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(
+            UserError, match=rf"shapes cannot be prepared in {tmp_path}"
+        ):
+            ask.prepare("shapes", data_dir=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "shapes").iterdir())
+    assert len(ask.open_split("shapes", "val", data_dir=tmp_path)) == 100
+
+
 def test_a_killed_preparation_is_not_taken_for_a_finished_one(tmp_path, few_shapes):
     program = f"""
 import os, signal
@@ -220,16 +269,55 @@ def test_class_pixels(tmp_path, writer):
     source = camvid_of(folder, tmp_path)
     listener = ask.Listener()
     counts = source.class_pixels(listener)
-    assert counts.shape == (4, 12) and listener.units == {"counting classes": [4, 4]}
+    assert counts.shape == (4, 12) and counts.dtype == np.int64
     for row, index in zip(counts, range(4), strict=True):
         raw = writer.labels[source[index]["name"]]
         assert row.tolist() == [(raw == value).sum() for value in range(12)]
-    # The second time from the file beside the data.
-    again = camvid_of(folder, tmp_path).class_pixels(listener)
-    assert again.tolist() == counts.tolist()
+    both = ask.open_split("camvid", "trainval", data_dir=tmp_path / "tfds")
+    val = ask.open_split("camvid", "val", data_dir=tmp_path / "tfds")
+    expected = [*counts.tolist(), *val.class_pixels(listener).tolist()]
+    assert both.class_pixels(listener).tolist() == expected
+    assert listener.units == {}  # from the files that preparing wrote
+
+
+@pytest.mark.parametrize("fault", ["absent", "empty", "cut", "garbled", "folder"])
+def test_class_pixels_are_counted_anew_where_their_file_is_not_whole(
+    tmp_path, writer, fault
+):
+    folder = writer.camvid(tmp_path / "camvid", count=4)
+    both = ask.open_split(
+        "camvid", "trainval", data_dir=tmp_path / "tfds", manual_dir=folder
+    )
+    expected = both.class_pixels(ask.Listener()).tolist()
+    file = tmp_path / "tfds/camvid/1.1.0/class_pixels-val.counts"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    bad = {"empty": b"", "cut": content[:-1], "garbled": content}
+    file.unlink()
+    if fault == "folder":
+        file.mkdir()
+    elif fault != "absent":
+        file.write_bytes(bad[fault])
+    listener = ask.Listener()
+    assert both.class_pixels(listener).tolist() == expected
     assert listener.units == {"counting classes": [4, 4]}
-    other = ask.open_split("camvid", "val", data_dir=tmp_path / "tfds")
-    assert other.class_pixels(listener).tolist() != counts.tolist()
+    again = ask.Listener()
+    assert both.class_pixels(again).tolist() == expected
+    assert bool(again.units) == (fault == "folder")
+
+
+def test_what_another_process_checked_is_found_without_a_look_at_the_files(
+    tmp_path, writer
+):
+    folder = writer.camvid(tmp_path / "camvid")
+    where = {"data_dir": tmp_path / "tfds", "manual_dir": folder}
+    request = ask.request("camvid", **where)
+    assert datasets.find_prepared(request, "") is None
+    fingerprint = datasets.fingerprint_of(ask.prepare("camvid", **where))
+    shutil.rmtree(folder)
+    found = datasets.find_prepared(request, fingerprint)
+    assert len(datasets.open_split(found, "train")) == 3
+    assert datasets.find_prepared(request, "0" * 64) is None
 
 
 def test_damaged_prepared_data_is_named(tmp_path, few_shapes):
@@ -245,6 +333,6 @@ def test_damaged_prepared_data_is_named(tmp_path, few_shapes):
     with pytest.raises(UserError, match=rf"{folder} is no prepared shapes: delete"):
         ask.prepare("shapes", data_dir=str(tmp_path), manual_dir="")
     metadata.write_text(written)
-    next(folder.glob("*val*")).unlink()
+    next(folder.glob("*val.array_record*")).unlink()
     with pytest.raises(UserError, match=rf"val.* is missing: delete {folder} to have"):
         ask.prepare("shapes", data_dir=str(tmp_path), manual_dir="")

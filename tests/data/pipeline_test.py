@@ -162,6 +162,49 @@ def test_resume_is_exact_with_another_number_of_processes():
         np.testing.assert_array_equal(share[key], array[:, 4:])
 
 
+@pytest.mark.parametrize(
+    ("mixed", "num_workers"),
+    [
+        (False, 0),
+        (True, 0),
+        (True, 2),
+        pytest.param(False, 2, marks=pytest.mark.slow),  # starts workers eight times
+    ],
+)
+def test_another_global_batch_goes_on_at_the_next_example(mixed, num_workers):
+    """Also where it does not divide the examples that were taken."""
+    ingredients = mixture() if mixed else None
+    with batches(ingredients=ingredients, batch_size=1) as iterator:
+        expected = take(iterator, 12 + 2 * 10)
+    with batches(ingredients=ingredients, num_workers=num_workers) as iterator:
+        before = take(iterator, 3)
+        state = json.loads(json.dumps(iterator.get_state()))
+    shares = []
+    for process_index in range(2):
+        with batches(
+            ingredients=ingredients,
+            batch_size=5,
+            process_index=process_index,
+            process_count=2,
+            num_workers=num_workers,
+        ) as iterator:
+            iterator.set_state(state)
+            shares.append(take(iterator, 2))
+            assert iterator.get_state() == {"next_example": 12 + 2 * 10}
+    for key, array in expected.items():
+        after = np.concatenate([share[key] for share in shares], axis=1)
+        found = [*np.concatenate(before[key]), *np.concatenate(after)]
+        np.testing.assert_array_equal(found, array[:, 0])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_one_example_is_enough(num_workers):
+    one = [ingredient(numbered(3, 4))]
+    with batches(ingredients=one, num_workers=num_workers) as iterator:
+        taken = take(iterator, 3)
+    assert taken["image"].shape == (3, 4, HEIGHT, WIDTH, 3)
+
+
 def mixture() -> list[Ingredient]:
     """Examples 0..9 in a class-balanced order, 20..24 at a third of their rate."""
     present = np.arange(NUM_EXAMPLES)[:, np.newaxis] % 4 == np.arange(3)
@@ -186,7 +229,7 @@ def test_a_mixture_is_the_same_with_workers_and_for_each_process_and_after_resum
     with batches(ingredients=mixture(), batch_size=8) as iterator:
         expected = take(iterator, 8)
         again = take(iterator, 8)
-        iterator.set_state({"next_batch": 0})
+        iterator.set_state({"next_example": 0})
         assert_same(take(iterator, 8), expected)
         assert_same(take(iterator, 8), again)
     for process_index in range(2):
@@ -197,7 +240,7 @@ def test_a_mixture_is_the_same_with_workers_and_for_each_process_and_after_resum
             process_count=2,
             num_workers=process_index,
         ) as iterator:
-            iterator.set_state({"next_batch": 3})
+            iterator.set_state({"next_example": 24})
             share = take(iterator, 5)
         rows = np.s_[3:, 4 * process_index : 4 * process_index + 4]
         for key, array in expected.items():

@@ -1,6 +1,5 @@
 """Encoded examples that say their number, as sources and ingredients."""
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +24,7 @@ def record(number: int) -> dict:
 
 
 def source(records: Sequence[dict]) -> Source:
-    return Source(records, "fingerprint", [], pathlib.Path("not used"))
+    return Source(records, "fingerprint", [], {})
 
 
 def numbered(first: int, end: int) -> Source:

@@ -1,6 +1,5 @@
 import base64
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +37,7 @@ def scorer():
             StandIn(batch_size=4),
             ask.lookup("shapes"),
             "val",
-            Source(records, "c0ffee", [], Path("not used")),
+            Source(records, "c0ffee", [], {}),
             num_threads=4,
             seed=0,
             **settings,
@@ -167,3 +166,24 @@ def test_evenly_spread():
     assert evaluator._evenly_spread(range(1, 100, 2), 3) == {1, 49, 99}
     assert evaluator._evenly_spread(range(2), 6) == {0, 1}
     assert evaluator._evenly_spread(range(0), 6) == set()
+
+
+def test_an_evaluation_that_is_to_end_writes_nothing(scorer, tmp_path, monkeypatch):
+    asked = []
+
+    def reached():
+        asked.append(None)
+        return len(asked) > 5
+
+    monkeypatch.setattr(evaluator.preemption, "reached", reached)
+    with pytest.raises(evaluator.preemption.Preempted):
+        scorer().audit(7, None, None, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_with_fewer_images_ask_as_often(monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluator.preemption, "reached", lambda: asked.append(None))
+    rows = [(0, {}), (2, {})]
+    assert list(evaluator._while_asking(rows, 3)) == rows
+    assert len(asked) == 3

@@ -32,7 +32,6 @@ def matrix(examples):
         StandIn(4),
         enumerate(examples),
         NUM_CLASSES,
-        num_images=len(examples),
         kept=(),
         boundary_width=0,
         num_threads=1,

@@ -1,6 +1,7 @@
 """A predictor whose answers are known: each image holds its own prediction."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -21,8 +22,10 @@ class StandIn:
         self.compilations = 1
         self.layout = one_device_layout()
 
-    def load(self, params, batch_stats) -> None:
+    @contextlib.contextmanager
+    def loaded(self, params, batch_stats) -> Iterator[None]:
         """There are no weights."""
+        yield
 
     def group(self, shape: tuple[int, int]) -> tuple[int, ...]:
         return tuple(-(-length // _MULTIPLE) * _MULTIPLE for length in shape)

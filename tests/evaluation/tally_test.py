@@ -11,6 +11,7 @@ from refinenet_jax.models.leaves import split_network
 from refinenet_jax.sharding import Layout
 from tests.evaluation.stand_in import StandIn, random_examples
 from tests.random_network import random_light_resnet18
+from tests.several import Several
 
 NUM_CLASSES = 7
 
@@ -22,7 +23,6 @@ def evaluate(predictor, examples, *, first=0, every=1, kept=(), width=0.02, seen
         predictor,
         [(index, examples[index]) for index in share],
         NUM_CLASSES,
-        num_images=len(examples),
         kept=kept,
         boundary_width=width,
         num_threads=3,
@@ -67,27 +67,22 @@ def test_boundaries_only_when_asked_for(monkeypatch):
     assert found.boundary_counts.sum() == 0
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, 3, 12])
 def test_uneven_shares_of_several_processes_add_up(monkeypatch, processes):
     examples = random_examples(11, [0, 1, 2, 3], seed=2)
     alone = evaluate(StandIn(4), examples)
-    sent = []
-
-    def keep(flat):
-        sent.append(flat)
-        return flat
-
-    monkeypatch.setattr(tally, "sum_over_processes", keep)
-    for process in range(processes):
-        evaluate(StandIn(4), examples, first=process, every=processes)
-    assert len({len(flat) for flat in sent}) == 1
-    monkeypatch.setattr(tally, "sum_over_processes", lambda _: sum(sent))
-    together = evaluate(StandIn(4), examples, first=0, every=processes)
-    for name in ("matrix", "image_counts", "boundary_counts"):
-        one, other = getattr(alone, name), getattr(together, name)
-        assert one.tolist() == other.tolist(), name
-    assert together.num_images == 11
-    assert together.ignored_pixels == alone.ignored_pixels
+    first, *others = Several(processes, monkeypatch).run(
+        lambda index: evaluate(StandIn(4), examples, first=index, every=processes)
+    )
+    assert first.image_counts.tolist() == alone.image_counts.tolist()
+    for found in (first, *others):
+        for name in ("matrix", "boundary_counts"):
+            one, other = getattr(alone, name), getattr(found, name)
+            assert one.tolist() == other.tolist(), name
+        assert found.num_images == 11
+        assert found.ignored_pixels == alone.ignored_pixels
+    for found in others:
+        assert found.image_counts.shape == (0, NUM_CLASSES, 3)
 
 
 def test_a_fault_in_a_thread_is_raised(monkeypatch):

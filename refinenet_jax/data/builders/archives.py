@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 
+from refinenet_jax import files
 from refinenet_jax.data.class_table import Archive
 from refinenet_jax.errors import UserError, first_line
 
@@ -130,8 +131,8 @@ def unpack(archive: pathlib.Path, into: pathlib.Path) -> pathlib.Path:
     Raises:
       UserError: the archive is damaged.
     """
-    state = archive.stat()
-    identity = f"{archive.resolve()} {state.st_size} {state.st_mtime_ns}"
+    state = files.states([archive])[archive]
+    identity = f"{files.absolute(archive)} {state.size} {state.modified}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = into / f"{archive.stem}-{key}"
     if folder.is_dir():
@@ -139,7 +140,8 @@ def unpack(archive: pathlib.Path, into: pathlib.Path) -> pathlib.Path:
     into.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=into))
     try:
-        _extract(archive, partial)
+        with files.on_disk(archive) as packed:
+            _extract(packed, partial)
         os.replace(partial, folder)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise UserError(

@@ -5,9 +5,8 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import download_manager
 
+from refinenet_jax import files
 from refinenet_jax.data import images
 from refinenet_jax.data.builders.archives import Files, refuse_other_content
 from refinenet_jax.data.builders.records import SegmentationBuilder, encoded_example
@@ -162,8 +162,11 @@ class FilesBuilder(SegmentationBuilder):
 
     @property
     def _unpack_dir(self) -> pathlib.Path:
-        """Where archives are unpacked: TFDS's place, never the person's folder."""
-        return pathlib.Path(self.data_dir_root) / "downloads" / "extracted"
+        """Where archives are unpacked: on disk, and never the person's folder."""
+        root = files.path(self.data_dir_root)
+        if files.in_bucket(root):
+            root = files.path(self.request.cache_dir or tfds.core.constants.DATA_DIR)
+        return root / "downloads" / "extracted"
 
     def _downloaded(self, downloads: tfds.download.DownloadManager) -> Files:
         archives = self.class_table.archives
@@ -222,13 +225,13 @@ def _without_warnings_of(package: str) -> Iterator[None]:
 
 
 def manual_folder(manual_dir: str) -> pathlib.Path:
-    """The folder that config.data.manual_dir names, as an absolute path.
+    """The folder that config.data.manual_dir names, as an absolute path or gs://.
 
     Raises:
       UserError: there is no such folder.
     """
-    folder = pathlib.Path(manual_dir).expanduser().resolve()
-    if not folder.is_dir():
+    folder = files.absolute(files.path(manual_dir))
+    if not files.is_folder(folder):
         raise UserError(f"config.data.manual_dir={manual_dir!r} is not a folder")
     return folder
 
@@ -258,33 +261,36 @@ def fingerprint(splits: Mapping[str, Sequence[Pair]]) -> str:
     Raises:
       DataError: a file is missing.
     """
-    return _digest(splits, lambda state: f"{state.st_size}")
+    return _digest(splits, lambda state: f"{state.size}")
 
 
 def file_state(splits: Mapping[str, Sequence[Pair]]) -> str:
     """The same over the sizes and times of the files: any edit changes it."""
-    return _digest(splits, lambda state: f"{state.st_size} {state.st_mtime_ns}")
+    return _digest(splits, lambda state: f"{state.size} {state.modified}")
 
 
 def _digest(
-    splits: Mapping[str, Sequence[Pair]], describe: Callable[[os.stat_result], str]
+    splits: Mapping[str, Sequence[Pair]], describe: Callable[[files.State], str]
 ) -> str:
+    states = _states(
+        {p for ps in splits.values() for x in ps for p in (x.image, x.label)}
+    )
     digest = hashlib.sha256()
     for split in sorted(splits):
         for pair in sorted(splits[split], key=lambda pair: pair.name):
-            image, label = (describe(_state(p)) for p in (pair.image, pair.label))
+            image, label = (describe(states[p]) for p in (pair.image, pair.label))
             digest.update(f"{split} {pair.name} {image} {label}\n".encode())
     return digest.hexdigest()
 
 
-def _state(path: pathlib.Path) -> os.stat_result:
+def _states(paths: Collection[pathlib.Path]) -> dict[pathlib.Path, files.State]:
     try:
-        return path.stat()
+        return files.states(sorted(paths))
     except OSError as error:
         raise DataError(
             "missing",
-            f"{path} cannot be read ({error.strerror}); a split of the data set lists "
-            "it",
+            f"{error.filename} cannot be read ({files.reason(error)}); a split of the data set "
+            "lists it",
         ) from error
 
 

@@ -16,6 +16,7 @@ from refinenet_jax.data.class_table import ClassTable, RawLabel
 from refinenet_jax.data.images import DataError
 from refinenet_jax.data.request import Request
 from refinenet_jax.errors import UserError, listed
+from refinenet_jax.files import files_below
 from refinenet_jax.labels import IGNORE_LABEL
 
 # A JPEG is no label either, but is told so when it is read.
@@ -258,7 +259,7 @@ def _by_stem(
 ) -> dict[str, pathlib.Path]:
     """Files in a folder and the folders in it, by their path without the ending."""
     found: dict[str, pathlib.Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         if path.suffix.lower() in suffixes:
             stem = path.relative_to(folder).with_suffix("").as_posix()
             if stem in found:

@@ -5,7 +5,7 @@ import contextlib
 import io
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,13 +14,15 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
+from refinenet_jax.data.class_counts import counts_file, parse_counts, write_counts
 from refinenet_jax.data.class_table import (
     ClassTable,
     count_classes,
     read_class_table,
 )
 from refinenet_jax.data.request import Request
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, first_line
+from refinenet_jax.files import path
 from refinenet_jax.pictures import encode
 
 _EXAMPLES_PER_SHARD = 1000
@@ -59,7 +61,28 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         self, request: Request, *, config: tfds.core.BuilderConfig | None = None
     ) -> None:
         self.request = request
-        super().__init__(data_dir=request.data_dir or None, config=config)
+        # Refuses what no path can be; TFDS opens it for itself.
+        data_dir = os.fspath(path(request.data_dir)) if request.data_dir else None
+        try:
+            super().__init__(data_dir=data_dir, config=config)
+            self._read_whole_info()
+        except Exception as error:  # many kinds: TFDS reads what is there
+            raise UserError(
+                f"{self.data_dir} is not as it was prepared ({first_line(error)}): "
+                f"delete it to have {self.name} prepared again"
+            ) from error
+
+    def _read_whole_info(self) -> None:
+        """Reads what TFDS leaves for later, so that damage shows here.
+
+        Raises:
+          KeyError, TypeError, ValueError: it is damaged.
+        """
+        counts = self.info.metadata.get("examples", {})
+        for name, split in self.info.splits.items():
+            if counts and counts[name] != split.num_examples:
+                raise ValueError(f"split {name} has another number of examples")
+            _ = split.filepaths
 
     def __reduce__(self) -> tuple[Any, ...]:
         # TFDS's own pickling, which brings a builder to the data workers, knows
@@ -82,12 +105,19 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         """One example, as `encoded_example` makes it, or None to leave it out."""
 
     def prepare(self, progress: Progress) -> None:
-        """Downloads and writes the data set; it appears complete or not at all."""
+        """Downloads and writes the data set; it appears complete or not at all.
+
+        Raises:
+          UserError: see `find_examples` and `example`; the place cannot be written to.
+        """
         self._progress = progress
-        self.download_and_prepare(
-            file_format="array_record",
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-        )
+        try:
+            self.download_and_prepare(
+                file_format="array_record",
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
+        except OSError as error:
+            raise cannot_prepare(self, error) from error
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -119,26 +149,32 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         and what is more with the help of TensorFlow.
         """
         del download_config
-        return [
+        written = [
             self._write_split(split, origins)
             for split, origins in self.find_examples(dl_manager).items()
         ]
+        # Said twice, so that a damaged digit does not pass for another number.
+        self.info.metadata["examples"] = {x.name: x.num_examples for x in written}
+        return written
 
     def _write_split(self, split: str, origins: Sequence[Any]) -> tfds.core.SplitInfo:
         template = self._get_filename_template(split_name=split)
         starts = range(0, len(origins), _EXAMPLES_PER_SHARD)
         lengths, num_bytes = [], 0
+        texts: list[str] = []
         with self._progress(f"preparing {split}", len(origins)) as on_example:
             for number, start in enumerate(starts):
                 path = template.sharded_filepath(
                     shard_index=number, num_shards=len(starts)
                 )
                 shard = origins[start : start + _EXAMPLES_PER_SHARD]
-                sizes = self._write_shard(os.fspath(path), shard, on_example)
+                sizes = self._write_shard(os.fspath(path), shard, texts, on_example)
                 lengths.append(len(sizes))
                 num_bytes += sum(sizes)
         if not sum(lengths):
             raise UserError(f"split {split!r} of {self.name} has no readable image")
+        folder = pathlib.Path(self.data_path)
+        write_counts(counts_file(folder, split), parse_counts(texts))
         return tfds.core.SplitInfo(
             name=split,
             shard_lengths=lengths,
@@ -147,23 +183,27 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _write_shard(
-        self, path: str, origins: Sequence[Any], on_example: Callable[[], None]
+        self,
+        path: str,
+        origins: Sequence[Any],
+        texts: list[str],
+        on_example: Callable[[], None],
     ) -> list[int]:
-        """Returns the sizes of the records in bytes."""
+        """Returns the sizes of the records in bytes; appends their `class_pixels`."""
         features = self.info.features
         serializer = example_serializer.ExampleSerializer(
             features.get_serialized_info()
         )
         sizes = []
-        # Groups of one record can be read in any order at no cost.
-        with contextlib.closing(ArrayRecordWriter(path, "group_size:1")) as writer:
+        with _writing(path) as write:
             for origin in origins:
                 example = self.example(origin)
                 if example is not None:
                     encoded = features.encode_example(example)
                     record = serializer.serialize_example(encoded)
-                    writer.write(record)
+                    write(record)
                     sizes.append(len(record))
+                    texts.append(example["class_pixels"])
                 on_example()
         return sizes
 
@@ -171,6 +211,33 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         """Says nothing: TFDS knows no sizes beforehand, and `progress` tells more."""
 
     _log_download_done = _log_download_bytes
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[Callable[[bytes], None]]:
+    """Writes records to a file; what ArrayRecord cannot write raises OSError."""
+
+    def tried(call: Callable[..., None], *arguments: bytes) -> None:
+        try:
+            call(*arguments)
+        except RuntimeError as error:
+            raise OSError(first_line(error)) from error
+
+    # Groups of one record can be read in any order at no cost.
+    writer = ArrayRecordWriter(path, "group_size:1")
+    try:
+        yield lambda record: tried(writer.write, record)
+    finally:
+        tried(writer.close)
+
+
+def cannot_prepare(builder: SegmentationBuilder, error: OSError) -> UserError:
+    """The error where the place of prepared data cannot be written to, or is full."""
+    return UserError(
+        f"{builder.name} cannot be prepared in {builder.data_dir_root} "
+        f"({error.strerror or first_line(error)}): make room there, make it writable or "
+        "choose another config.data.dir"
+    )
 
 
 def encoded_example(

@@ -1,11 +1,13 @@
 """PASCAL VOC 2012 segmentation, and the further labels of SBD (train_aug)."""
 
+import io
 import pathlib
 
 import numpy as np
 import numpy.typing as npt
 import scipy.io
 
+from refinenet_jax.data import images
 from refinenet_jax.data.builders.archives import Files
 from refinenet_jax.data.builders.examples import FilesBuilder, Pair, read_names
 from refinenet_jax.data.builders.pairing import named_pairs
@@ -53,8 +55,9 @@ def _sbd_pairs(sbd: pathlib.Path, known: set[str]) -> list[Pair]:
 
 def _read_mat(path: pathlib.Path) -> npt.NDArray[np.uint8]:
     """GTcls.Segmentation of an SBD file (MATLAB v5): uint8 [H,W], no ignored pixel."""
+    content = io.BytesIO(images.read_bytes(path))
     try:
-        segmentation = scipy.io.loadmat(path)["GTcls"]["Segmentation"][0, 0]
+        segmentation = scipy.io.loadmat(content)["GTcls"]["Segmentation"][0, 0]
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise DataError(
             "damaged",

@@ -3,10 +3,10 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from rich.table import Table
 
 from refinenet_jax import files, pages
@@ -45,7 +45,7 @@ def report(
 
 
 def write_page(
-    path: Path, report: Mapping[str, Any], surveys: Sequence[Survey]
+    path: epath.Path, report: Mapping[str, Any], surveys: Sequence[Survey]
 ) -> None:
     """Writes a page that holds its pictures."""
     values = {

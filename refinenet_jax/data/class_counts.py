@@ -1,0 +1,48 @@
+"""How many pixels of each class the examples have, in a file beside them."""
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+from etils import epath
+
+from refinenet_jax import files
+
+ClassCounts = npt.NDArray[np.int64]
+
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+def counts_file(folder: epath.Path, split: str) -> epath.Path:
+    """Where the counts of a TFDS split are kept; folder: of the prepared data."""
+    return folder / f"class_pixels-{split}.counts"
+
+
+def parse_counts(texts: Iterable[str]) -> ClassCounts:
+    """The feature `class_pixels` of examples → int64 [N,C+1], ignored pixels last."""
+    return np.array([[int(word) for word in text.split()] for text in texts], np.int64)
+
+
+def write_counts(file: epath.Path, counts: ClassCounts) -> None:
+    """Writes the counts behind their sha256.
+
+    Raises:
+      UserError: the folder cannot be written to, or is full.
+    """
+    content = io.BytesIO()
+    np.save(content, counts)
+    data = content.getvalue()
+    files.write_bytes(file, hashlib.sha256(data).digest() + data)
+
+
+def read_counts(file: epath.Path) -> ClassCounts | None:
+    """What `write_counts` wrote; None where it is not there or not whole."""
+    with contextlib.suppress(OSError):
+        content = file.read_bytes()
+        digest, data = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
+        if digest == hashlib.sha256(data).digest():
+            return np.load(io.BytesIO(data), allow_pickle=False)
+    return None
