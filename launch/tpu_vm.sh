@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Trains on the chips of one Cloud TPU VM: launch/tpu_vm.sh --config=configs/voc.py ...
+# Trains on the chips of one Cloud TPU VM: launch/tpu_vm.sh --config=voc ...
 #
-# Needs: pip install -e '.[tpu]'
+# Needs: pip install -e '.[tpu,gcs]'
+#
+# A spot VM gets SIGTERM half a minute before it goes: the state is saved, and the program
+# ends with exit code 75. On the next VM the same command with the same --workdir in a
+# bucket goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A later start finds the compiled programs again.
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/refinenet_jax}"
 # Without a TPU this stops at once instead of training on the CPU.
 export JAX_PLATFORMS="${JAX_PLATFORMS:-tpu,cpu}"
 
