@@ -8,9 +8,10 @@ with frozen statistics where asked.
 from refinenet_jax.training import losses
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 from refinenet_jax.training.state import TrainState, create_state
-from refinenet_jax.training.steps import build_train_step
+from refinenet_jax.training.steps import StepOptions, build_train_step
 
 __all__ = [
+    "StepOptions",
     "TrainState",
     "build_optimizer",
     "build_train_step",

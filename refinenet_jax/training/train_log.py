@@ -1,17 +1,25 @@
 """What a training run leaves behind of its losses: train.jsonl, TensorBoard."""
 
+import collections
 import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
-from refinenet_jax.files import write_bytes
+from refinenet_jax import files
+from refinenet_jax.errors import UserError
 from refinenet_jax.log import duration, say
+from refinenet_jax.training.events import Events
+
+# Steps that the host may be ahead of the devices: enough to keep them busy, and few
+# enough that a run that ends soon, or hangs, is where it seems to be.
+_AHEAD = 2
 
 
 class TrainLog:
@@ -21,29 +29,30 @@ class TrainLog:
     """
 
     def __init__(
-        self, workdir: Path, *, first_step: int, num_steps: int, batch_size: int
+        self, workdir: epath.Path, *, first_step: int, num_steps: int, batch_size: int
     ):
         self._num_steps = num_steps
         self._batch_size = batch_size
         self._pending: dict[int, Mapping[str, jax.Array]] = {}
+        self._meter = ThreadPoolExecutor(1)
+        self._finished: collections.deque[Future[float]] = collections.deque()
         self._start = time.monotonic()
         self._restart_window()
         self._path = workdir / "train.jsonl"
-        self._summary = None
+        self._events = None
         if jax.process_index() == 0:
-            # Takes seconds where torch is installed, which it then imports.
-            from tensorboardX import SummaryWriter
-
-            _drop_lines_after(self._path, first_step)
-            # purge_step hides what a killed run wrote beyond its last checkpoint.
-            self._summary = SummaryWriter(str(workdir), purge_step=first_step + 1)
+            self._lines = _drop_lines_after(self._path, first_step)
+            self._events = Events(workdir, first_step)
 
     @contextlib.contextmanager
     def waiting_for_input(self) -> Iterator[None]:
-        """Counts the time inside as waiting for the data."""
+        """Counts the time inside, as far as the devices had nothing to do in it."""
         start = time.monotonic()
         yield
-        self._input_seconds += time.monotonic() - start
+        last = self._finished[-1] if self._finished else None
+        if last is None or last.done():
+            idle_since = max(start, last.result()) if last else start
+            self._input_seconds += time.monotonic() - idle_since
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -58,8 +67,11 @@ class TrainLog:
         self._input_seconds = 0.0
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes what a step returned, float32 [] each."""
+        """Takes what a step returned, float32 [] each; waits for an earlier one."""
         self._pending[step] = metrics
+        self._finished.append(self._meter.submit(_time_when_ready, metrics))
+        if len(self._finished) > _AHEAD:
+            self._finished.popleft().result()
 
     def non_finite_steps(self) -> list[int]:
         """Steps since the last `write` with a metric that is no finite number; waits."""
@@ -84,12 +96,13 @@ class TrainLog:
         self._restart_window()
 
     def _tell(self, step: int, record: dict[str, float], seconds_left: float) -> None:
-        if self._summary is None:
+        if self._events is None:
             return
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **record}, allow_nan=False) + "\n")
+        self._append(json.dumps({"step": step, **record}, allow_nan=False) + "\n")
         for name, value in record.items():
-            self._summary.add_scalar(f"train/{name}", value, step)
+            self._events.scalar(f"train/{name}", value, step)
+        if files.in_bucket(self._path):
+            self._events.flush()
         say(
             f"step {step}/{self._num_steps}  loss {record['loss_mean']:.4f}  "
             f"learning rate {record['learning_rate']:.2e}  "
@@ -105,22 +118,60 @@ class TrainLog:
         self, step: int, record: Mapping[str, Any], strip: np.ndarray
     ) -> None:
         """What eval.json holds and its pictures, uint8 [H,W,3], for TensorBoard."""
-        if self._summary is None:
+        if self._events is None:
             return
         for name in ("mean_iou", "pixel_accuracy", "mean_accuracy"):
-            self._summary.add_scalar(f"eval/{name}", record[name], step)
-        self._summary.add_image("eval/pictures", strip, step, dataformats="HWC")
-        self._summary.flush()
+            self._events.scalar(f"eval/{name}", record[name], step)
+        self._events.picture("eval/pictures", strip, step)
 
     def close(self) -> None:
         """Writes what TensorBoard still holds back."""
-        if self._summary is not None:
-            self._summary.close()
+        self._meter.shutdown(wait=False)
+        if self._events is not None:
+            self._events.close()
+
+    def _append(self, line: str) -> None:
+        """To train.jsonl, which in a bucket is written anew, whole."""
+        if files.in_bucket(self._path):
+            self._lines.append(line)
+            files.write_bytes(self._path, "".join(self._lines).encode())
+        else:
+            with self._path.open("a") as file:
+                file.write(line)
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
-    """A run that goes on from `step` writes the lines after it again."""
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
-        write_bytes(path, "".join(kept).encode())
+def _time_when_ready(metrics: Mapping[str, jax.Array]) -> float:
+    jax.block_until_ready(metrics)
+    return time.monotonic()
+
+
+def _drop_lines_after(path: epath.Path, step: int) -> list[str]:
+    """A run that goes on from `step` writes the lines after it again; gives the rest."""
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): move it away"
+        ) from error
+    # A run that was killed leaves a line without an end.
+    steps = [_step_of(line) for line in lines if line.endswith(b"\n")]
+    if None in steps:
+        say(f"left out {steps.count(None)} lines of {path} that make no sense")
+    kept = [
+        line.decode()
+        for line, found in zip(lines, steps, strict=False)
+        if found is not None and found <= step
+    ]
+    files.write_bytes(path, "".join(kept).encode())
+    return kept
+
+
+def _step_of(line: bytes) -> int | None:
+    """Of a line of train.jsonl; None where it is damaged."""
+    try:
+        record = json.loads(line)
+        return record["step"] if isinstance(record["step"], int) else None
+    except (KeyError, TypeError, ValueError):
+        return None

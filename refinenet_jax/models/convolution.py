@@ -1,0 +1,177 @@
+"""Convolutions of plain arrays: XLA's, and one for where that is slow or wrong."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Sharding
+
+Pair = tuple[int, int]
+
+
+def convolution(
+    x: jax.Array, kernel: jax.Array, stride: int, zeros: tuple[Pair, Pair]
+) -> jax.Array:
+    """[B,H,W,in] and [k,k,in,out] → [B,H',W',out], all of one dtype.
+
+    Example:
+        y = convolution(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 5)), 2, ((1, 1), (1, 1)))
+        assert y.shape == (1, 4, 4, 5)
+
+    Args:
+        x: pictures.
+        kernel: of an odd edge k.
+        stride: of both axes.
+        zeros: to put (above, below) and (left, right) of the pictures.
+    """
+    return _laid_out(x, kernel, stride=stride, zeros=zeros)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def convolution_with_care(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    zeros: tuple[Pair, Pair],
+    kernel_sharding: Sharding | None = None,
+) -> jax.Array:
+    """As `convolution`, where XLA needs help: in a loop, and where rows are divided.
+
+    XLA's CPU compiler knows a quick convolution for arrays that are laid out as these,
+    and lays others out anew; but not within a loop, where it falls back on one that
+    takes tens of times as long. The gradients of `convolution` are such, so on a CPU
+    these lay their operands out first. The values are the same, bit for bit.
+
+    Where the rows of x are divided over devices, XLA may decide to divide the rows of
+    the kernel as well, and then computes wrong values in small feature maps
+    (jax 0.10.2, devices in a grid): kernels are held to the sharding they are given.
+
+    Example:
+        x, kernel, zeros = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 5)), ((1, 1), (1, 1))
+        gradient = jax.grad(lambda x: convolution_with_care(x, kernel, 1, zeros).sum())
+        assert gradient(x).shape == x.shape
+
+    Args:
+        x: see `convolution`, as all that follows.
+        kernel: likewise.
+        stride: likewise.
+        zeros: likewise.
+        kernel_sharding: whole on each device; None: rows are not divided.
+    """
+    return convolution(x, _held(kernel, kernel_sharding), stride, zeros)
+
+
+def _forward(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    zeros: tuple[Pair, Pair],
+    kernel_sharding: Sharding | None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y = convolution_with_care(x, kernel, stride, zeros, kernel_sharding)
+    return y, (x, kernel)
+
+
+def _backward(
+    stride: int,
+    zeros: tuple[Pair, Pair],
+    kernel_sharding: Sharding | None,
+    kept: tuple[jax.Array, jax.Array],
+    gradient: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    turned = _held(jnp.flip(kernel, (0, 1)).swapaxes(2, 3), kernel_sharding)
+
+    def of_jax(gradient: jax.Array) -> jax.Array:
+        plain = partial(convolution, x, stride=stride, zeros=zeros)
+        [of_kernel] = jax.vjp(plain, kernel)[1](gradient)
+        return cast(jax.Array, of_kernel)
+
+    def laid_out(gradient: jax.Array) -> jax.Array:
+        return _gradient_of_kernel(x, kernel, gradient, stride, zeros)
+
+    of_kernel = lax.platform_dependent(gradient, cpu=laid_out, default=of_jax)
+    return (
+        _gradient_of_x(x, turned, gradient, stride, zeros),
+        _held(of_kernel, kernel_sharding),
+    )
+
+
+convolution_with_care.defvjp(_forward, _backward)
+
+
+def _held(kernel: jax.Array, sharding: Sharding | None) -> jax.Array:
+    if sharding is None:
+        return kernel
+    return cast(jax.Array, lax.with_sharding_constraint(kernel, sharding))
+
+
+def _gradient_of_x(
+    x: jax.Array,
+    turned: jax.Array,
+    gradient: jax.Array,
+    stride: int,
+    zeros: tuple[Pair, Pair],
+) -> jax.Array:
+    """The gradient, its values `stride` apart, convolved with the kernel turned round."""
+    edge = len(turned)
+    around = [
+        (edge - 1 - before, length + before - _spread(gradient.shape[axis], stride))
+        for axis, (length, (before, _)) in enumerate(
+            zip(x.shape[1:3], zeros, strict=True), start=1
+        )
+    ]
+    return _laid_out(gradient, turned, zeros=around, apart=stride)
+
+
+def _gradient_of_kernel(
+    x: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+    stride: int,
+    zeros: tuple[Pair, Pair],
+) -> jax.Array:
+    """The input convolved with the gradient, pictures and channels exchanged."""
+    edge = len(kernel)
+    around = [
+        (before, edge - 1 + _spread(gradient.shape[axis], stride) - length - before)
+        for axis, (length, (before, _)) in enumerate(
+            zip(x.shape[1:3], zeros, strict=True), start=1
+        )
+    ]
+    found = _laid_out(
+        x.transpose(3, 1, 2, 0),
+        gradient.transpose(1, 2, 0, 3),
+        zeros=around,
+        kernel_apart=stride,
+    )
+    return found.transpose(1, 2, 0, 3)
+
+
+def _spread(length: int, stride: int) -> int:
+    """So many values `stride` apart."""
+    return (length - 1) * stride + 1
+
+
+def _laid_out(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    zeros: Sequence[Pair],
+    stride: int = 1,
+    apart: int = 1,
+    kernel_apart: int = 1,
+) -> jax.Array:
+    """XLA's convolution of [B,H,W,in] and [h,w,in,out]."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=zeros,
+        lhs_dilation=(apart, apart),
+        rhs_dilation=(kernel_apart, kernel_apart),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )

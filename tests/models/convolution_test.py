@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from refinenet_jax.models.convolution import convolution, convolution_with_care
+from refinenet_jax.sharding import Layout
+
+
+@pytest.mark.parametrize("edge", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(8, 11), (7, 6)])
+@pytest.mark.parametrize("fewer", [0, 1])  # zeros before, as TensorFlow has them
+def test_gradients_are_those_of_jax(edge, stride, shape, fewer):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *shape, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(edge, edge, 3, 4)), jnp.float32)
+    zeros = ((edge // 2 - fewer, edge // 2),) * 2
+
+    def loss(function):
+        return lambda *operands: jnp.sin(function(*operands, stride, zeros)).sum()
+
+    expected = jax.grad(loss(convolution), argnums=(0, 1))(x, kernel)
+    found = jax.grad(loss(convolution_with_care), argnums=(0, 1))(x, kernel)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_no_gradient_has_another_layout_on_a_cpu():
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+    gradient = jax.grad(
+        lambda x, k: convolution_with_care(x, k, 2, ((1, 1), (1, 1))).sum(),
+        argnums=(0, 1),
+    )
+    text = jax.jit(gradient).lower(x, kernel).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert lines
+    assert all("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line for line in lines)
+
+
+@pytest.mark.parametrize("rows", [1, 2])  # of each device
+@pytest.mark.parametrize("stride", [1, 2])
+def test_divided_rows_are_convolved_as_whole_ones(rows, stride):
+    layout = Layout.over(jax.devices(), row_shards=2)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 2 * rows, 4, 8)).astype(np.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 8, 8)), jnp.float32)
+    zeros = ((1, 1), (1, 1))
+
+    def outcome(x, sharding=None):
+        def convolve(x):
+            return convolution_with_care(x, kernel, stride, zeros, sharding)
+
+        y, backward = jax.vjp(convolve, x)
+        return y, backward(jnp.sin(y))[0]
+
+    divided = jax.jit(lambda x: outcome(x, layout.kernels), in_shardings=layout.batch)
+    for ours, theirs in zip(
+        divided(jax.device_put(x, layout.batch)), jax.jit(outcome)(x), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -1,0 +1,111 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from refinenet_jax.models import kernels
+from refinenet_jax.models.layers import FeatureMap, max_pool
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_for_its_gradient_a_max_pool_keeps_a_byte_for_each_value_and_pass(dtype):
+    x = jnp.zeros((1, 8, 8, 4), dtype)
+    _, back = jax.vjp(lambda x: kernels.max_pool(x, 5, 1), x)
+    kept = [array for array in jax.tree.leaves(back) if array.size]
+    assert [array.dtype for array in kept] == [jnp.uint8] * 2
+    assert sum(array.nbytes for array in kept) == 2 * x.size
+
+
+def test_a_max_pool_adds_the_gradients_of_a_pixel_in_float32():
+    # 1 and four times 2⁻⁸, of which bfloat16 would lose each.
+    x = jnp.asarray([0, 0, 9, 0, 0], jnp.bfloat16).reshape(1, 1, 5, 1)
+    _, back = jax.vjp(lambda x: kernels.max_pool(x, 5, 1), x)
+    gradient = jnp.asarray([2**-8, 2**-8, 1, 2**-8, 2**-8], jnp.bfloat16)
+    (found,) = back(gradient.reshape(x.shape))
+    assert found.ravel().tolist() == [0, 0, 1 + 2**-6, 0, 0]
+
+
+def test_a_max_pool_hands_on_what_is_no_number():
+    x = jnp.asarray([1, jnp.nan, 3, 0, 0, 0], jnp.float32).reshape(1, 1, 6, 1)
+    pooled = kernels.max_pool(x, 3, 1).ravel()
+    assert jnp.isnan(pooled[:3]).all()
+    assert pooled[3:].tolist() == [3, 0, 0]
+
+
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (5, 1)])
+def test_a_padded_picture_has_the_gradient_it_has_alone(window, stride):
+    alone = np.random.default_rng(0).integers(-9, 9, (1, 7, 10, 2)).astype(np.float32)
+    padded = np.full((1, 12, 13, 2), 99, np.float32)
+    padded[:, :7, :10] = alone
+
+    def total(x, size):
+        pooled = max_pool(FeatureMap(x, size), window, stride)
+        values = pooled.filled(0)
+        rows, columns = (jnp.arange(1.0, length + 1) for length in values.shape[1:3])
+        return (values * (rows[:, None] * columns[None])[None, :, :, None]).sum()
+
+    expected = jax.grad(total)(jnp.asarray(alone), None)
+    found = np.array(jax.grad(total)(jnp.asarray(padded), jnp.asarray([[7, 10]])))
+    np.testing.assert_array_equal(found[:, :7, :10], expected)
+    assert found.sum() == np.sum(expected)
+
+
+def test_a_max_pool_is_the_same_where_rows_lie_on_several_devices():
+    mesh = Mesh(np.array(jax.devices()[:4]), ("rows",))
+    x = random(1, 16, 9, 2)
+
+    def pooled_and_gradient(x):
+        pooled, back = jax.vjp(lambda x: kernels.max_pool(x, 5, 1), x)
+        return pooled, back(jnp.round(8 * pooled))
+
+    split = NamedSharding(mesh, PartitionSpec(None, "rows"))
+    ours = jax.jit(pooled_and_gradient, in_shardings=split)(x)
+    jax.tree.map(np.testing.assert_array_equal, ours, pooled_and_gradient(x))
+
+
+def convolve(x, kernel, stride):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_in_bfloat16_a_depthwise_convolution_rounds_its_sum_once(size, stride):
+    x = jnp.asarray(random(2, 20, 23, 16), jnp.bfloat16)
+    kernel = jnp.asarray(random(size, size, 1, 16, seed=1), jnp.bfloat16)
+    wide = convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), stride)
+    found = kernels.depthwise_conv(x, kernel, stride)
+    exact = np.asarray(wide.astype(jnp.bfloat16), np.float32)
+    # Beside a rounding boundary the order of float32 sums decides: one value in 4,000.
+    different = np.asarray(found, np.float32) != exact
+    assert different.mean() < 1e-3
+    np.testing.assert_allclose(np.asarray(found, np.float32), exact, rtol=2**-7)
+
+
+def test_in_bfloat16_the_gradients_of_a_depthwise_convolution_are_rounded_once():
+    x = jnp.asarray(random(2, 20, 23, 16), jnp.bfloat16)
+    kernel = jnp.asarray(random(3, 3, 1, 16, seed=1), jnp.bfloat16)
+    weights = jnp.asarray(random(2, 18, 21, 16, seed=2), jnp.bfloat16)
+
+    def total(conv, *arguments):
+        return (conv(*arguments, 1) * weights.astype(jnp.float32)).sum()
+
+    gradient = jax.grad(total, argnums=(1, 2))
+    found = gradient(kernels.depthwise_conv, x, kernel)
+    wide = gradient(convolve, x.astype(jnp.float32), kernel.astype(jnp.float32))
+    for ours, exact in zip(found, wide, strict=True):
+        assert ours.dtype == jnp.bfloat16
+        error = np.abs(np.asarray(ours, np.float32) - exact)
+        assert (error <= 2**-8 * np.abs(exact) + 1e-5).all()
