@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from refinenet_jax.data import datasets
+from refinenet_jax.data import datasets, preparation
 from refinenet_jax.data.mixture import Ingredient
 from refinenet_jax.data.pipeline import train_batches
 from refinenet_jax.data.request import FolderLabels, Request
@@ -61,7 +61,7 @@ def request(folder: Path) -> Request:
 
 def open_train(folder: Path) -> Source:
     """The training images, prepared on first use."""
-    return datasets.open_split(datasets.prepare(request(folder), Silent()), "train")
+    return datasets.open_split(preparation.prepare(request(folder), Silent()), "train")
 
 
 def stream(folder: Path, num_batches: int) -> None:

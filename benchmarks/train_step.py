@@ -1,19 +1,23 @@
-"""Prints how fast the training step is on this machine's devices.
+"""Prints how fast the training step is, ours and PyTorch's in one run.
 
     python benchmarks/train_step.py --variant=light_resnet18 --crop_size=96 --batch_size=8
 
-Times whole steps, forward, backward and update, on a batch that lies on the devices.
+Whole steps on a batch that lies on the devices: forward, the loss at the size of the
+labels, backward, clipping and AdamW. With --peer, PyTorch takes the same step, eager and
+compiled.
 """
 
 import functools
-import statistics
+import os
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from flax import nnx
+from parts.tables import interleaved, machine, table
 
 from refinenet_jax.models import VARIANTS, Architecture, RefineNet
 from refinenet_jax.sharding import global_layout, to_devices
@@ -21,26 +25,52 @@ from refinenet_jax.training.losses import cross_entropy
 from refinenet_jax.training.optimizer import build_optimizer, schedule
 from refinenet_jax.training.state import TrainState, create_state
 from refinenet_jax.training.steps import build_train_step
+from refinenet_jax.tuning import tune
 
-_VARIANT = flags.DEFINE_enum("variant", "light_resnet18", list(VARIANTS), "Network")
+_VARIANT = flags.DEFINE_multi_enum(
+    "variant", ["light_resnet18"], list(VARIANTS), "Network; may be given again"
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Over all devices")
 _CROP_SIZE = flags.DEFINE_integer("crop_size", 96, "Height and width")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Arithmetic")
-_NUM_STEPS = flags.DEFINE_integer("num_steps", 10, "Steps to time")
+_ROUNDS = flags.DEFINE_integer("rounds", 10, "Steps of each to time")
+_PEER = flags.DEFINE_boolean("peer", False, "PyTorch, too")
+_COMPILE = flags.DEFINE_boolean("compile", True, "And torch.compile")
 
 _NUM_CLASSES = 21
 
 
 def main(argv: list[str]) -> None:
-    """Compiles, warms up, times and prints."""
+    """Compiles, warms up, times and prints a table for each network."""
     del argv
+    tune()
+    print(f"{machine()}\n")
+    rng = np.random.default_rng(0)
+    shape = (_BATCH_SIZE.value, _CROP_SIZE.value, _CROP_SIZE.value)
+    images = rng.integers(0, 256, (*shape, 3), np.uint8)
+    labels = rng.integers(0, _NUM_CLASSES, shape, np.uint8)
+    for variant in _VARIANT.value:
+        step, compile_seconds = ours(variant, images, labels)
+        candidates = {"ours": step}
+        if _PEER.value:
+            candidates |= peers(variant, images, labels)
+        seconds = interleaved(candidates, _ROUNDS.value)
+        head = f"{variant}, {_DTYPE.value}, {list(shape)}"
+        print(table(head, seconds, "ours", len(images)))
+        print(f"\ncompiled in {compile_seconds:.1f} s\n")
+
+
+def ours(
+    variant: str, images: np.ndarray, labels: np.ndarray
+) -> tuple[Callable[[], object], float]:
+    """A step on the batch, and the seconds that compiling took."""
     layout = global_layout()
     rate = schedule("cosine", 2e-3, 240, warmup_steps=20)
     optimizer = build_optimizer("adamw", rate, clip_norm=1.0)
 
     def network() -> RefineNet:
         return RefineNet(
-            Architecture(_VARIANT.value, _NUM_CLASSES),
+            Architecture(variant, _NUM_CLASSES),
             dtype=jnp.dtype(_DTYPE.value),
             rngs=nnx.Rngs(params=jax.random.key(0, impl="rbg")),
         )
@@ -49,15 +79,7 @@ def main(argv: list[str]) -> None:
         return create_state(network(), optimizer, 0)
 
     state = jax.jit(create, out_shardings=layout.state)()
-    rng = np.random.default_rng(0)
-    shape = (_BATCH_SIZE.value, _CROP_SIZE.value, _CROP_SIZE.value)
-    batch = to_devices(
-        {
-            "image": rng.integers(0, 256, (*shape, 3)).astype(np.uint8),
-            "label": rng.integers(0, _NUM_CLASSES, shape).astype(np.uint8),
-        },
-        layout,
-    )
+    batch = to_devices({"image": images, "label": labels}, layout)
     step = build_train_step(
         nnx.eval_shape(network),
         optimizer,
@@ -67,21 +89,32 @@ def main(argv: list[str]) -> None:
     )
     start = time.perf_counter()
     compiled = step.lower(state, batch).compile()
-    compile_seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start
 
-    times = []
-    for _ in range(_NUM_STEPS.value + 1):
-        start = time.perf_counter()
+    def take() -> None:
+        nonlocal state
         state, metrics = compiled(state, batch)
         jax.block_until_ready((state, metrics))
-        times.append(time.perf_counter() - start)
-    median = statistics.median(times[1:])
-    print(f"device            {layout.num_devices} × {jax.devices()[0].device_kind}")
-    print(f"network           {_VARIANT.value}, {_DTYPE.value}")
-    print(f"batch             {list(shape)}")
-    print(f"compilation       {compile_seconds:.1f} s")
-    print(f"median step       {1e3 * median:.1f} ms of {_NUM_STEPS.value}")
-    print(f"images per second {_BATCH_SIZE.value / median:.1f}")
+
+    return take, seconds
+
+
+def peers(
+    variant: str, images: np.ndarray, labels: np.ndarray
+) -> dict[str, Callable[[], object]]:
+    """PyTorch, eager and compiled."""
+    from parts import torch_peer
+
+    threads = len(os.sched_getaffinity(0))
+    found: dict[str, Callable[[], object]] = {}
+    for name, compiled in (("eager", False), ("torch.compile", True)):
+        if compiled and not _COMPILE.value:
+            continue
+        model = torch_peer.network(variant, _NUM_CLASSES, threads)
+        found[f"PyTorch, {name}"] = torch_peer.training(
+            model, images, labels, compiled=compiled
+        )
+    return found
 
 
 if __name__ == "__main__":

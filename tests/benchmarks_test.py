@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from refinenet_jax import main
+from refinenet_jax import main, sharding
+from refinenet_jax.planning import targets
 from refinenet_jax.weights.torch import write_safetensors
 from tests.references import PICTURES
+from tests.restored import restored_tables
 from tests.weights.networks import checkpoint_of
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -54,6 +56,19 @@ def test_data_memory(tmp_path):
     module.stream(tmp_path / "data", num_batches=1)
 
 
+def test_equivalence(monkeypatch, capsys):
+    module = script("equivalence")
+    monkeypatch.setattr(sharding, "_FEWEST", sharding._FEWEST)
+    monkeypatch.setattr(module.jax.config, "update", lambda *_: None)
+    forms = {name: module.FORMS[name] for name in ("plain", "train.ema=0.9")}
+    monkeypatch.setattr(module, "FORMS", forms)
+    with restored_tables():
+        module.main(devices=[1], num_steps=1, size=32)
+    _, plain, averaged = capsys.readouterr().out.splitlines()
+    assert plain.split() == ["plain", "="]
+    assert averaged.split() == ["train.ema=0.9", "="]
+
+
 def test_eval_memory(workdir, monkeypatch, capsys):
     module = script("eval_memory")
     monkeypatch.setattr(module, "_SHAPE", (40, 60, 3))
@@ -68,6 +83,17 @@ def test_layers(monkeypatch, capsys):
     assert "max-pool 5×5" in capsys.readouterr().out
 
 
+def test_plan_table(monkeypatch, tmp_path, capsys):
+    module = script("plan_table")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "_PER_DEVICE", 1)
+    devices = targets.attached(2**40)
+    monkeypatch.setattr(targets, "open_topology", lambda topology: devices)
+    module.main("h100:1", ["default:light_resnet18"])
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line.startswith("| default | light_resnet18 | 96 | 4 × cpu | fits | ")
+
+
 def test_sizes(workdir, capsys):
     module = script("sizes")
     module.main(str(workdir), str(PICTURES / "person_part" / "images"), "512,512")
@@ -77,17 +103,67 @@ def test_sizes(workdir, capsys):
     assert float(difference) < 1e-5
 
 
-def test_train_step():
-    done = subprocess.run(
-        [
-            sys.executable,
-            FOLDER / "train_step.py",
-            "--crop_size=32",
-            "--batch_size=4",
-            "--num_steps=1",
-        ],
+def test_startup_files(capsys):
+    script("startup_files").main([12])
+    assert len(capsys.readouterr().out.splitlines()[-1].split()) == 8
+
+
+def printed(name, *arguments):
+    """What a script prints, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, FOLDER / f"{name}.py", *arguments],
         check=True,
         capture_output=True,
         text=True,
+    ).stdout
+
+
+def test_predict():
+    tables = printed(
+        "predict",
+        "--variant=light_mobilenet_v2",
+        "--size=64",
+        "--rounds=1",
+        "--peer",
+        "--nocompile",  # which takes minutes
     )
-    assert "batch             [4, 32, 32]" in done.stdout
+    assert "| ours, in its bucket |" in tables
+    assert "| PyTorch, eager |" in tables
+    assert "| ONNX Runtime, our export |" in tables
+
+
+def test_train_step():
+    tables = printed(
+        "train_step",
+        "--crop_size=32",
+        "--batch_size=4",
+        "--rounds=1",
+        "--peer",
+        "--nocompile",
+    )
+    assert "| light_resnet18, float32, [4, 32, 32] |" in tables
+    assert "| PyTorch, eager |" in tables
+
+
+def test_input_pipeline():
+    table = printed(
+        "input_pipeline", "--crop_size=64", "--batches=1", "--rounds=1", "--peer"
+    )
+    assert "| torch DataLoader, " in table
+    assert "| decoding alone, " in table
+
+
+def test_startup():
+    table = printed(
+        "startup",
+        "--config=default",
+        "--config.train.num_steps=1",
+        "--config.train.batch_size=4",
+        "--config.data.crop_size=32",
+    )
+    assert [line.split(" | ")[0] for line in table.splitlines()[4:]] == [
+        "| --help",
+        "| a wrong flag",
+        "| cold",
+        "| warm",
+    ]

@@ -7,13 +7,14 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+
+from etils import epath
 
 from refinenet_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def packing(path: Path) -> Iterator[Callable[[str, bytes], None]]:
+def packing(path: epath.Path) -> Iterator[Callable[[str, bytes], None]]:
     """Makes a .zip or .tar.gz; takes (name, content), one file after another.
 
     Dates and owners are left out.
@@ -42,7 +43,7 @@ def packing(path: Path) -> Iterator[Callable[[str, bytes], None]]:
         yield add_to_tar
 
 
-def members(path: Path) -> Iterator[tuple[str, bytes]]:
+def members(path: epath.Path) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the files in an archive, in order.
 
     Raises:

@@ -1,14 +1,14 @@
 """The pictures and videos that a person hands in."""
 
-import glob
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
+from etils import epath
 
+from refinenet_jax import files
 from refinenet_jax.data import images
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import video
@@ -47,7 +47,7 @@ def pixels_of(picture: Any) -> np.ndarray:
     )
 
 
-def find_inputs(patterns: Sequence[str]) -> list[Path]:
+def find_inputs(patterns: Sequence[str]) -> list[epath.Path]:
     """The images and videos that files, folders and globs stand for, in order.
 
     Raises:
@@ -55,10 +55,10 @@ def find_inputs(patterns: Sequence[str]) -> list[Path]:
     """
     if not patterns:
         raise UserError("--mode=predict needs --images=FILE, FOLDER or 'GLOB'")
-    paths: dict[Path, None] = {}
+    paths: dict[epath.Path, None] = {}
     for pattern in patterns:
-        found = [Path(pattern)] if Path(pattern).exists() else []
-        found = found or [Path(name) for name in sorted(glob.glob(pattern))]
+        named = files.path(pattern)
+        found = [named] if named.exists() else files.matching(pattern)
         inputs = [file for path in found for file in _inputs_in(path)]
         if not inputs:
             raise UserError(
@@ -66,7 +66,7 @@ def find_inputs(patterns: Sequence[str]) -> list[Path]:
                 f"known endings: {', '.join(_KNOWN)}"
             )
         paths |= dict.fromkeys(inputs)
-    names: dict[str, Path] = {}
+    names: dict[str, epath.Path] = {}
     for path in paths:
         other = names.setdefault(path.stem, path)
         if other != path:
@@ -77,13 +77,13 @@ def find_inputs(patterns: Sequence[str]) -> list[Path]:
     return list(paths)
 
 
-def _inputs_in(path: Path) -> list[Path]:
+def _inputs_in(path: epath.Path) -> list[epath.Path]:
     """A file that was named is taken whatever its ending; of a folder, what is known."""
-    if not path.is_dir():
+    if not files.is_folder(path):
         return [path]
     return sorted(p for p in path.iterdir() if p.suffix.lower() in _KNOWN)
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: epath.Path) -> bool:
     """By its ending."""
     return path.suffix.lower() in video.SUFFIXES

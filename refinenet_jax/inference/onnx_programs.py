@@ -8,11 +8,11 @@ import contextlib
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from jax import export, lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
@@ -64,7 +64,7 @@ def to_onnx(program: Program, size: Shape, properties: Mapping[str, str]) -> byt
     return model.SerializeToString()
 
 
-def load_onnx(path: Path) -> Runner:
+def load_onnx(path: epath.Path) -> Runner:
     """A program from its file, in ONNX Runtime on CPU."""
     session = _load("onnxruntime").InferenceSession(
         str(path), providers=["CPUExecutionProvider"]

@@ -4,9 +4,11 @@ Images are padded to one of a few sizes and the network is told their true size,
 gives what it gives on the images alone.
 """
 
+import contextlib
 import dataclasses
+import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from refinenet_jax import memory
 from refinenet_jax.inference.protocol import Protocol, Shape
 from refinenet_jax.models import FeatureMap, RefineNet, in_inference
-from refinenet_jax.models.leaves import split_network
-from refinenet_jax.sharding import Layout
+from refinenet_jax.models.folding import fold
+from refinenet_jax.models.leaves import Structure, split_network
+from refinenet_jax.sharding import Layout, next_multiple
 
 Group = tuple[Shape, Shape | None]
+
+_SMALLER = (
+    "set config.eval.window, such as 512, or lower config.eval.batch_size, "
+    "config.eval.scales, config.eval.size_multiple or the sizes of config.eval.buckets"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,47 +73,63 @@ class Predictor:
         protocol: Protocol,
         layout: Layout,
     ):
-        self._structure, _, _ = split_network(in_inference(network))
+        view = in_inference(network, kernel_sharding=layout.kernels)
+        self._structure, _, _ = split_network(view)
+        self._folded: Structure[RefineNet] | None = None
         self._buckets = buckets
         self.protocol = protocol
         self.layout = layout
         self.compilations = 0
-        devices = layout.num_devices
-        self.batch_size = -(-batch_size // devices) * devices
+        self.batch_size = next_multiple(batch_size, layout.batch_shards)
         self._variables: tuple[nnx.State, nnx.State] | None = None
-        self._compiled: set[tuple[Callable[..., jax.Array], Group]] = set()
+        self._programs: dict[Hashable, jax.stages.Compiled] = {}
         self._compiling = threading.Lock()
-        whole, split = layout.state, layout.batch
-        self._predict = jax.jit(
-            self._traced_predict,
-            static_argnums=5,
-            in_shardings=(whole, whole, split, split, split),
-            out_shardings=split,
-        )
-        self._probabilities = jax.jit(
-            self._traced_probabilities,
-            static_argnums=5,
-            in_shardings=(whole, whole, split, split, split),
-            out_shardings=split,
+        whole, pictures, examples = layout.state, layout.batch, layout.examples
+        self._predict, self._probabilities = (
+            jax.jit(
+                functools.partial(self._traced, result),
+                static_argnums=5,
+                in_shardings=(whole, whole, pictures, examples, examples),
+                out_shardings=pictures,
+            )
+            for result in (protocol.classes, protocol.probabilities)
         )
 
     def load(self, params: nnx.State, batch_stats: nnx.State) -> None:
         """Takes the weights to use from now on; they may lie on more devices."""
         sharding = self.layout.state
+        variables = params, batch_stats
+        if self.layout.platform == "cpu":
+            # Accelerators' compilers fuse a norm into its convolution by themselves.
+            here = jax.tree.map(lambda x: x.addressable_data(0), variables)
+            network = fold(self._structure.merge(*here))
+            self._folded, folded_params, folded_stats = split_network(network)
+            variables = folded_params, folded_stats
         self._variables = jax.tree.map(
             lambda x: (
                 jax.device_put(x.addressable_data(0), sharding)
                 if x.sharding != sharding
                 else x
             ),
-            (params, batch_stats),
+            variables,
         )
+
+    @contextlib.contextmanager
+    def loaded(self, params: nnx.State, batch_stats: nnx.State) -> Iterator[None]:
+        """As `load`; the weights are let go of at the end."""
+        self.load(params, batch_stats)
+        try:
+            yield
+        finally:
+            self._variables = None
 
     def group(self, shape: Shape) -> Group:
         """Images of one group run together: [H,W] of an image → its key."""
         base = self.protocol.base_size(shape)
+        height, width = self._buckets.holding(shape)
         return (
-            self._buckets.holding(shape),
+            # Devices that share a picture have as many rows each.
+            (next_multiple(height, self.layout.row_shards), width),
             None if base == shape else self._buckets.holding(base),
         )
 
@@ -114,31 +139,69 @@ class Predictor:
         images: at most batch_size of uint8 [H,W,3] RGB of one `group` → uint8 [H,W]
         each.
         """
-        return _cropped(np.asarray(self.start(images)), images)
+        with telling_of_memory():
+            return _cropped(np.asarray(self.start(images)), images)
 
     def start(self, images: Sequence[np.ndarray]) -> jax.Array:
         """As `predict`, but returns at once: uint8 [batch_size,H,W] with padding.
 
         Rows beyond the images given mean nothing.
+
+        Raises:
+            OutOfMemory: the devices have too little for images of this size.
         """
         return self._run(self._predict, images)
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Probability of every class: as `predict`, → float32 [H,W,classes] each."""
-        return _cropped(np.asarray(self._run(self._probabilities, images)), images)
+        with telling_of_memory():
+            return _cropped(np.asarray(self._run(self._probabilities, images)), images)
+
+    def lower(
+        self, params: nnx.State, batch_stats: nnx.State, shape: Shape
+    ) -> jax.stages.Lowered:
+        """The program of `predict` for images of [H,W]; it is not run.
+
+        params, batch_stats: abstract, with the shardings of the layout.
+        """
+        variables = params, batch_stats
+        if self.layout.platform == "cpu":
+            # What is folded depends on values, but no shape does.
+            ones = jax.tree.map(
+                lambda x: jnp.ones(x.shape, x.dtype, device=x.sharding), variables
+            )
+            with self.loaded(*ones):
+                assert self._variables is not None
+                variables = self._variables
+        (height, width), base_shape = self.group(shape)
+        batch, examples = self.layout.batch, self.layout.examples
+        arrays = [
+            jax.ShapeDtypeStruct((self.batch_size, *shape), dtype, sharding=sharding)
+            for shape, dtype, sharding in (
+                ((height, width, 3), jnp.uint8, batch),
+                ((2,), jnp.int32, examples),
+                ((2,), jnp.int32, examples),
+            )
+        ]
+        return self._predict.lower(*variables, *arrays, base_shape)
 
     def _run(
-        self, program: Callable[..., jax.Array], images: Sequence[np.ndarray]
+        self, program: jax.stages.Wrapped, images: Sequence[np.ndarray]
     ) -> jax.Array:
         group = self.group(images[0].shape[:2])
-        arguments = self._arguments(images, group)
-        if (program, group) in self._compiled:
-            return program(*arguments)
+        *arrays, base_shape = self._arguments(images, group)
+        key = program, group
+        if key in self._programs:
+            return self._programs[key](*arrays)
         # Threads that meet a new size together would each compile it.
         with self._compiling:
-            found = program(*arguments)
-            self._compiled.add((program, group))
-        return found
+            if key not in self._programs:
+                compiled = program.lower(*arrays, base_shape).compile()
+                height, width = group[0]
+                what = f"predicting {self.batch_size} images of {height} x {width}"
+                memory.refuse_large_program(compiled, what, _SMALLER)
+                self._programs[key] = compiled
+        return self._programs[key](*arrays)
 
     def _arguments(self, images: Sequence[np.ndarray], group: Group) -> tuple[Any, ...]:
         """What the compiled programs take."""
@@ -151,12 +214,16 @@ class Predictor:
             sizes[index] = image.shape[:2]
             base_sizes[index] = self.protocol.base_size(image.shape[:2])
             batch[index, : image.shape[0], : image.shape[1]] = image
-        host_arrays = (batch, sizes, base_sizes)
-        on_devices = jax.device_put(host_arrays, self.layout.batch)
+        layout = self.layout
+        on_devices = jax.device_put(
+            (batch, sizes, base_sizes),
+            (layout.batch, layout.examples, layout.examples),
+        )
         return *self._variables, *on_devices, base_shape
 
-    def _traced_probabilities(
+    def _traced(
         self,
+        result: Callable[..., jax.Array],
         params: nnx.State,
         batch_stats: nnx.State,
         image: jax.Array,
@@ -164,16 +231,18 @@ class Predictor:
         base_size: jax.Array,
         base_shape: Shape | None,
     ) -> jax.Array:
+        """result: a method of the protocol."""
         # jit comes by here once for each new shape.
         self.compilations += 1
-        network = self._structure.merge(params, batch_stats)
+        network = (self._folded or self._structure).merge(params, batch_stats)
         features = FeatureMap(network.normalize(image), size)
         base = None if base_shape is None else (base_shape, base_size)
-        return self.protocol.probabilities(network.forward, features, base)
+        return result(network.forward, features, base)
 
-    def _traced_predict(self, *arguments: Any) -> jax.Array:
-        shares = self._traced_probabilities(*arguments)
-        return jnp.argmax(shares, axis=-1).astype(jnp.uint8)
+
+def telling_of_memory() -> contextlib.AbstractContextManager[None]:
+    """Says what to set where the devices run out of memory while predicting."""
+    return memory.telling("predicting", _SMALLER)
 
 
 def _cropped(values: np.ndarray, images: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -5,11 +5,11 @@ H and W. Normalisation and resizing are in it, the weights are its constants.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax import export
 
 from refinenet_jax.inference.protocol import Shape
@@ -49,7 +49,7 @@ def to_stablehlo(program: Program, size: Shape) -> bytes:
     return bytes(traced(image_spec(size)).serialize())
 
 
-def load_stablehlo(path: Path) -> Runner:
+def load_stablehlo(path: epath.Path) -> Runner:
     """A program from its file, compiled for this machine."""
     call = jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
     return lambda images: np.asarray(call(images))

@@ -4,7 +4,7 @@ All of it is traced into one program, with the true sizes of padded images trace
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,13 +13,19 @@ import numpy as np
 from jax import lax
 
 from refinenet_jax.models.layers import FeatureMap
-from refinenet_jax.models.resize import resize, scaled_sizes
+from refinenet_jax.models.resize import (
+    resize,
+    resize_weights,
+    scaled_sizes,
+    weighted,
+)
 
 Shape = tuple[int, int]
 Network = Callable[[FeatureMap], FeatureMap]
 
 # Sizes within a program are multiples of the coarsest stride of the networks.
 _MULTIPLE = 32
+_BAND = 64  # rows of an image whose probabilities are there together
 # Lin et al. 2017, released code: log-probabilities below this are not told apart.
 _LEAST_LOG_PROBABILITY = -20.0
 
@@ -79,18 +85,63 @@ class Protocol:
         Returns:
           float32 [B,H,W,C]; sums to 1 at each pixel that is not padding.
         """
-        views = [(s, m) for s in self.scales for m in (False, True)[: 1 + self.flip]]
-        total = jnp.zeros(())
-        for scale, mirrored in views:
-            seen = _scaled(image, scale, base)
-            if mirrored:
-                seen = _mirrored(seen)
-            shares = self._enlarged(self._scores(network, seen), image)
-            total = total + (_mirrored(shares) if mirrored else shares).values
-            # One view after the other, so that their features share their memory.
-            image, total = lax.optimization_barrier((image, total))
-        # The bicubic kernel overshoots: its results do not quite sum to 1.
-        return total / total.sum(axis=-1, keepdims=True)
+        views = self._views(network, image, base)
+        return self._fused(views, [self._row_weights(v, image) for v in views], image)
+
+    def classes(
+        self,
+        network: Network,
+        image: FeatureMap,
+        base: tuple[Shape, jax.Array] | None,
+    ) -> jax.Array:
+        """Class ids at the size of the image, uint8 [B,H,W]; arguments as above.
+
+        Those of the largest of `probabilities`, of a band of rows at a time: nothing of
+        all classes is written at the size of the image.
+        """
+        views = self._views(network, image, base)
+        batch, height, width, _ = image.values.shape
+        rows = min(_BAND, height)
+        count = -(-height // rows)
+        bands = []
+        for view in views:
+            weights = self._row_weights(view, image)
+            weights = jnp.pad(weights, [(0, 0), (0, count * rows - height), (0, 0)])
+            # Every count-th row is of a band, so that devices that share a picture by
+            # its rows share each band.
+            shape = batch, rows, count, weights.shape[-1]
+            bands.append(jnp.moveaxis(weights.reshape(shape), 2, 0))
+
+        def of_band(row_weights: list[jax.Array]) -> jax.Array:
+            shares = self._fused(views, row_weights, image)
+            return jnp.argmax(shares, axis=-1).astype(jnp.uint8)
+
+        found = lax.map(of_band, bands)
+        whole = jnp.moveaxis(found, 0, 2).reshape(batch, rows * count, width)
+        return whole[:, :height]
+
+    def _views(
+        self,
+        network: Network,
+        image: FeatureMap,
+        base: tuple[Shape, jax.Array] | None,
+    ) -> list["_View"]:
+        """What the network says of each scale, as it is and mirrored."""
+        views = []
+        for scale in self.scales:
+            for mirrored in (False, True)[: 1 + self.flip]:
+                seen = _scaled(image, scale, base)
+                if mirrored:
+                    seen = _mirrored(seen)
+                scores = self._scores(network, seen)
+                if self.fusion == "log_softmax":
+                    logarithms = jax.nn.log_softmax(scores.values)
+                    floored = jnp.maximum(logarithms, _LEAST_LOG_PROBABILITY)
+                    scores = scores.with_values(floored)
+                # One view after the other, so that their features share their memory.
+                image, scores = lax.optimization_barrier((image, scores))
+                views.append(_View(scores, mirrored))
+        return views
 
     def _scores(self, network: Network, seen: FeatureMap) -> FeatureMap:
         """The network's scores: of the whole picture, or fused from windows of it."""
@@ -99,17 +150,56 @@ class Protocol:
             return _by_windows(network, seen, self.window, stride)
         return network(seen)
 
-    def _enlarged(self, scores: FeatureMap, image: FeatureMap) -> FeatureMap:
-        """Probabilities at the size of the image, [B,H,W,C]."""
-        height, width = image.values.shape[1:3]
-        if self.fusion == "softmax":
-            enlarged = resize(scores, (height, width), image.size, "bilinear")
-            return enlarged.with_values(jax.nn.softmax(enlarged.values))
-        logarithms = jax.nn.log_softmax(scores.values)
-        floored = jnp.maximum(logarithms, _LEAST_LOG_PROBABILITY)
-        logs = scores.with_values(floored)
-        enlarged = resize(logs, (height, width), image.size, "bicubic")
-        return enlarged.with_values(jnp.exp(enlarged.values))
+    def _row_weights(self, view: "_View", image: FeatureMap) -> jax.Array:
+        """Of the scores' rows in each row of the image, float32 [B,H,h]."""
+        return self._weights(view, image, axis=1)
+
+    def _weights(self, view: "_View", image: FeatureMap, axis: int) -> jax.Array:
+        return resize_weights(
+            view.scores.values.shape[axis],
+            image.values.shape[axis],
+            _size(view.scores)[:, axis - 1],
+            _size(image)[:, axis - 1],
+            "bilinear" if self.fusion == "softmax" else "bicubic",
+        )
+
+    @jax.named_scope("probabilities")
+    def _fused(
+        self,
+        views: Sequence["_View"],
+        row_weights: Sequence[jax.Array],
+        image: FeatureMap,
+    ) -> jax.Array:
+        """Probabilities in some rows of the image, float32 [B,rows,W,C].
+
+        row_weights: for each view, of the scores' rows in these, [B,rows,h].
+        """
+        total = jnp.zeros(())
+        for view, weights in zip(views, row_weights, strict=True):
+            rows = weighted(view.scores.filled(0), weights, 1)
+            enlarged = weighted(rows, self._weights(view, image, axis=2), 2)
+            if self.fusion == "softmax":
+                shares = jax.nn.softmax(enlarged)
+            else:
+                shares = jnp.exp(enlarged)
+            if view.mirrored:
+                shares = _mirrored(FeatureMap(shares, image.size)).values
+            total = total + shares
+        # The bicubic kernel overshoots: its results do not quite sum to 1.
+        return total / total.sum(axis=-1, keepdims=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """What the network says of an image that it sees in one way.
+
+    Attributes:
+        scores: [B,h,w,C], or logarithms of their softmax.
+        mirrored: left and right are exchanged.
+    """
+
+    scores: FeatureMap
+    mirrored: bool
 
 
 def _scaled(

@@ -5,9 +5,9 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from refinenet_jax import files, pictures
@@ -101,7 +101,7 @@ class Submission:
         self,
         server: str,
         classes: Classes,
-        images: Sequence[Path],
+        images: Sequence[epath.Path],
         *,
         class_names: Sequence[str],
         competition: str,
@@ -130,7 +130,7 @@ class Submission:
             )
         self._images = self._by_id(images)
         if ids_file:
-            self._compare(self._listed(Path(ids_file)), ids_file)
+            self._compare(self._listed(files.path(ids_file)), ids_file)
         self._sizes = {id: self._size(path) for id, path in self._images.items()}
         self._folder = self._server.folder.format(competition=competition)
         self.file = f"submission_{server}{self._server.suffix}"
@@ -139,7 +139,7 @@ class Submission:
         """How many label maps there are."""
         return len(self._images)
 
-    def write(self, folder: Path, on_label: Callable[[], None]) -> Path:
+    def write(self, folder: epath.Path, on_label: Callable[[], None]) -> epath.Path:
         """Writes the archive, reads it back and then gives it its name.
 
         The same label maps make the same bytes.
@@ -163,9 +163,9 @@ class Submission:
             self._check(partial, digests, on_label)
         return folder / self.file
 
-    def _by_id(self, images: Iterable[Path]) -> dict[str, Path]:
+    def _by_id(self, images: Iterable[epath.Path]) -> dict[str, epath.Path]:
         """Sorted, so that the order of --images does not change the archive."""
-        found: dict[str, Path] = {}
+        found: dict[str, epath.Path] = {}
         for path in images:
             other = found.setdefault(self._id(path.stem, str(path)), path)
             if other != path:
@@ -181,10 +181,11 @@ class Submission:
             )
         return match[1]
 
-    def _listed(self, path: Path) -> set[str]:
+    def _listed(self, path: epath.Path) -> set[str]:
         names = [line.strip() for line in read_lines(path) if line.strip()]
         return {
-            self._id(Path(name).stem, f"config.predict.ids={path}") for name in names
+            self._id(files.path(name).stem, f"config.predict.ids={path}")
+            for name in names
         }
 
     def _compare(self, expected: set[str], ids_file: str) -> None:
@@ -198,11 +199,11 @@ class Submission:
                 f"{'; '.join(wrong)}"
             )
 
-    def _size(self, path: Path) -> tuple[int, int]:
+    def _size(self, path: epath.Path) -> tuple[int, int]:
         """Width and height of an image, from its header."""
         refuse_special(path)
         try:
-            with Image.open(path) as picture:
+            with path.open("rb") as file, Image.open(file) as picture:
                 size = picture.size
         except _UNREADABLE as error:
             raise UserError(f"image {path} cannot be decoded: {error}") from error
@@ -213,13 +214,13 @@ class Submission:
             )
         return size
 
-    def _encoded(self, folder: Path, id: str) -> bytes:
+    def _encoded(self, folder: epath.Path, id: str) -> bytes:
         """The label map of an image as the server reads it."""
         image, size = self._images[id], self._sizes[id]
         path = folder / f"{image.stem}.png"
         again = "set config.predict.overwrite=True to predict it again"
         try:
-            with Image.open(path) as picture:
+            with path.open("rb") as file, Image.open(file) as picture:
                 label = np.array(picture)
         except _UNREADABLE as error:
             raise UserError(f"label map {path} cannot be read: {again}") from error
@@ -236,7 +237,10 @@ class Submission:
         return pictures.encode(raw, "PNG")
 
     def _check(
-        self, archive: Path, digests: dict[str, bytes], on_label: Callable[[], None]
+        self,
+        archive: epath.Path,
+        digests: dict[str, bytes],
+        on_label: Callable[[], None],
     ) -> None:
         """Reads an archive as the server would."""
         allowed = set(self._classes.raw_values().tolist())
@@ -248,7 +252,7 @@ class Submission:
                 right = (
                     hashlib.sha256(data).digest() == digests.get(name)
                     and picture.mode == mode
-                    and picture.size == self._sizes[Path(name).stem]
+                    and picture.size == self._sizes[files.path(name).stem]
                     and set(np.unique(np.asarray(picture)).tolist()) <= allowed
                 )
             if not right:

@@ -5,10 +5,10 @@ import errno
 import math
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
+from etils import epath
 
 from refinenet_jax import files
 from refinenet_jax.data import images
@@ -43,7 +43,7 @@ class Video:
         skipped: what was left out so far, a line for each gap.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: epath.Path):
         """Opens the file and decodes its first frame.
 
         Raises:
@@ -113,7 +113,7 @@ class Video:
 
 @contextlib.contextmanager
 def writing(
-    path: Path, frame_rate: float, shape: tuple[int, int]
+    path: epath.Path, frame_rate: float, shape: tuple[int, int]
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Writes an MPEG-4 video; takes its frames, uint8 [H,W,3] RGB, one after another.
 
@@ -156,7 +156,7 @@ def writing(
         _check_written(partial, written)
 
 
-def _check_written(path: Path, num_frames: int) -> None:
+def _check_written(path: epath.Path, num_frames: int) -> None:
     """Raises OSError where a video is not whole: OpenCV says nothing of a full disk."""
     with _silence():
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
@@ -171,14 +171,15 @@ def _check_written(path: Path, num_frames: int) -> None:
     raise OSError(errno.EIO, f"{found} of {num_frames} frames were written")
 
 
-def _open(path: Path) -> cv2.VideoCapture:
+def _open(path: epath.Path) -> cv2.VideoCapture:
     images.refuse_special(path)
     try:
-        path.open("rb").close()
+        # What is open can be read on when its name is gone.
+        with files.on_disk(path) as file, _silence():
+            file.open("rb").close()  # OpenCV gives no reason where it cannot
+            capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
     except OSError as error:
-        raise VideoError(f"{path} cannot be read: {error.strerror}") from error
-    with _silence():
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        raise VideoError(f"{path} cannot be read: {files.reason(error)}") from error
     if not capture.isOpened():
         raise VideoError(
             f"{path} is no video that OpenCV can read, or is cut short: convert it with "

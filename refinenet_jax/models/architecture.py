@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, get_args
+
+from etils import epath
 
 from refinenet_jax.errors import UserError
 from refinenet_jax.models.backbones import VARIANTS, refuse_unknown_variant
@@ -128,7 +129,7 @@ class Architecture:
 
 
 def check_same_network(
-    origin: str | Path,
+    origin: str | epath.Path,
     found: Architecture,
     wanted: Architecture,
     *,

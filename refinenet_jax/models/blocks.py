@@ -7,9 +7,11 @@ RefineNet (Nekrasov et al. 2018) has 1×1 convolutions and no residual units.
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
+from refinenet_jax.models.chain import Chain, Recomputing, recomputed
 from refinenet_jax.models.layers import (
     Conv,
     FeatureMap,
@@ -132,14 +134,13 @@ class ResidualConvUnits(nnx.Module):
     """A few residual units in a row, or none, [B,H,W,C] → [B,H,W,C]."""
 
     def __init__(self, count: int, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.units = nnx.List(
+        self.units = Chain(
             ResidualConvUnit(channels, dtype=dtype, rngs=rngs) for _ in range(count)
         )
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
-        for unit in self.units:
-            x = unit(x)
-        return x
+        with jax.named_scope("units"):
+            return self.units(x)
 
 
 class MultiResolutionFusion(nnx.Module):
@@ -180,7 +181,7 @@ class MultiResolutionFusion(nnx.Module):
         return fused
 
 
-class ChainedResidualPooling(nnx.Module):
+class ChainedResidualPooling(Recomputing):
     """Gathers context from ever larger regions and adds it back (section 3.4).
 
     x: [B,H,W,C] → [B,H,W,C].
@@ -207,12 +208,14 @@ class ChainedResidualPooling(nnx.Module):
         x = self.activation(x)
         path = x
         for conv in self.convs:
-            if self.convolves_first:
-                path = max_pool(conv(path), 5)
-            else:
-                path = conv(max_pool(path, 5))
+            path = recomputed(self._stage, conv, path, when=self.remat != "none")
             x = x + path
         return x
+
+    def _stage(self, conv: Conv, path: FeatureMap) -> FeatureMap:
+        if self.convolves_first:
+            return max_pool(conv(path), 5)
+        return conv(max_pool(path, 5))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,10 +313,16 @@ class RefineNetBlock(nnx.Module):
     def __call__(
         self, taps: Sequence[FeatureMap], coarser: FeatureMap | None
     ) -> FeatureMap:
-        adapted = [
-            adaptation(reduction(tap))
-            for adaptation, reduction, tap in zip(
-                self.adaptations, self.reductions, taps, strict=True
-            )
-        ]
-        return self.output(self.pooling(self.fusion(adapted, coarser)))
+        with jax.named_scope("adaptations"):
+            adapted = [
+                adaptation(reduction(tap))
+                for adaptation, reduction, tap in zip(
+                    self.adaptations, self.reductions, taps, strict=True
+                )
+            ]
+        with jax.named_scope("fusion"):
+            x = self.fusion(adapted, coarser)
+        with jax.named_scope("pooling"):
+            x = self.pooling(x)
+        with jax.named_scope("output"):
+            return self.output(x)

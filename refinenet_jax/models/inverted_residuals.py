@@ -13,9 +13,11 @@ is not: with its 0.99 the statistics of a new network are useless for hundreds o
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
+from refinenet_jax.models.chain import Chain, Recomputing, recomputed
 from refinenet_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -136,7 +138,7 @@ class InvertedResidual(nnx.Module):
         return x + residual if self.adds_input else residual
 
 
-class InvertedResidualNetwork(nnx.Module):
+class InvertedResidualNetwork(Recomputing):
     """A stem at stride 2 and stages of inverted residuals, all but the first tapped.
 
     x: float [B,H,W,in_channels] normalised → a FeatureMap for each stage but the first, at
@@ -156,7 +158,7 @@ class InvertedResidualNetwork(nnx.Module):
         self.stem = form.conv(in_channels, channels, 3, stride, rngs=keys)
         self.stages: nnx.List = nnx.List()
         for stage in stages:
-            blocks: nnx.List = nnx.List()
+            blocks = []
             for position in range(stage.repeats):
                 block_stride = stage.stride if position == 0 else 1
                 blocks.append(
@@ -165,18 +167,19 @@ class InvertedResidualNetwork(nnx.Module):
                     )
                 )
                 channels = stage.channels
-            self.stages.append(blocks)
+            self.stages.append(Chain(blocks))
             stride *= stage.stride
             strides.append(stride)
         self.tap_channels = tuple(stage.channels for stage in stages[1:])
         self.tap_strides = tuple(strides[1:])
 
     def __call__(self, x: FeatureMap) -> list[FeatureMap]:
-        x = relu6(self.stem(x))
+        with jax.named_scope("stem"):
+            x = relu6(self.stem(x))
         outputs = []
-        for blocks in self.stages:
-            for block in blocks:
-                x = block(x)
+        for stage, blocks in enumerate(self.stages):
+            with jax.named_scope(f"stages.{stage}"):
+                x = recomputed(Chain.__call__, blocks, x, when=self.remat == "all")
             outputs.append(x)
         return outputs[1:]
 

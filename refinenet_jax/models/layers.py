@@ -9,13 +9,20 @@ Feature maps are laid out [B,H,W,C]; strides, paddings and rounding follow PyTor
 """
 
 import dataclasses
-from typing import Any, Literal, Self, cast
+from typing import Literal, Self, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
+
+from refinenet_jax.models import kernels, winograd
+from refinenet_jax.models.convolution import (
+    Pair,
+    convolution,
+    convolution_with_care,
+)
 
 Initializer = jax.nn.initializers.Initializer
 Padding = Literal["symmetric", "same"]
@@ -98,7 +105,17 @@ class Conv(nnx.Module):
     padding: "symmetric" has kernel_size // 2 zeros on every side, as torch's
     Conv2d(in, out, kernel_size, stride, padding=kernel_size // 2). "same" is
     TensorFlow's: at stride 2 an even length has one zero less before it.
+
+    Attributes:
+        tiles: the kernel, transformed for `winograd` by `folding`; None where it does
+            not suit.
+        in_loop: it is traced into the body of a loop, see `convolution_with_care`.
+        kernel_sharding: of its kernel, whole on each device, where the rows of a
+            picture are divided over devices; None: they are not.
     """
+
+    in_loop: bool = False
+    kernel_sharding: Sharding | None = None
 
     def __init__(
         self,
@@ -116,10 +133,20 @@ class Conv(nnx.Module):
         shape = (kernel_size, kernel_size, in_channels, out_channels)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
+        self.tiles: nnx.Param | None = None
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding
         self.dtype = dtype
+
+    def set_view(
+        self, in_loop: bool | None = None, kernel_sharding: Sharding | None = None
+    ) -> None:
+        """Called by nnx.view."""
+        if in_loop is not None:
+            self.in_loop = in_loop
+        if kernel_sharding is not None:
+            self.kernel_sharding = kernel_sharding
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
         kernel = self.kernel[...].astype(self.dtype)
@@ -128,17 +155,28 @@ class Conv(nnx.Module):
             # convolution on CPU (benchmarks/layers.py). Flattened, since a product that
             # contracts three axes makes the gradient of the kernel six times as slow.
             pixels = x.values[:, :: self.stride, :: self.stride].astype(self.dtype)
-            flat = jnp.dot(pixels.reshape(-1, pixels.shape[-1]), kernel[0, 0])
-            values = flat.reshape(*pixels.shape[:-1], -1)
+            if self.stride > 1:
+                # XLA's compiler for GPUs aborts where it follows a product through this
+                # slice into what made x (jax 0.10.2).
+                pixels = jax.lax.optimization_barrier(pixels)
+            flat = pixels
+            if self.kernel_sharding is None:  # else rows would be brought together
+                flat = pixels.reshape(-1, pixels.shape[-1])
+            products = jnp.dot(flat, kernel[0, 0])
+            values = products.reshape(*pixels.shape[:-1], -1)
+        elif (
+            self.tiles is not None
+            and self.kernel_sharding is None
+            and winograd.pays(*x.values.shape[1:3])
+        ):
+            values = winograd.conv3x3(x.filled(0), self.tiles[...])
         else:
             pixels, zeros = _bordered(x, self.kernel_size, self.stride, self.padding)
-            values = lax.conv_general_dilated(
-                pixels.astype(self.dtype),
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding=zeros,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            operands = pixels.astype(self.dtype), kernel, self.stride, zeros
+            if self.in_loop or self.kernel_sharding is not None:
+                values = convolution_with_care(*operands, self.kernel_sharding)
+            else:
+                values = convolution(*operands)
         if self.bias is not None:
             values += self.bias[...].astype(self.dtype)[None, None, None]
         return FeatureMap(values, _strided(x.size, self.stride))
@@ -150,9 +188,8 @@ class DepthwiseConv(nnx.Module):
     x: FeatureMap [B,H,W,C] → [B,ceil(H/stride),ceil(W/stride),C], as torch's
     Conv2d(C, C, kernel_size, stride, groups=C, bias=False); kernel float32 [k,k,1,C].
 
-    Written as a sum of shifted slices, which XLA fuses: on CPU the grouped convolution
-    takes more than twenty times as long, with its gradient more than ten times
-    (benchmarks/layers.py).
+    On CPU XLA's grouped convolution takes more than twenty times as long, with its
+    gradient more than ten times (benchmarks/layers.py).
     """
 
     def __init__(
@@ -168,6 +205,7 @@ class DepthwiseConv(nnx.Module):
     ):
         shape = (kernel_size, kernel_size, 1, channels)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias: nnx.Param | None = None  # of `folding`
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding
@@ -177,20 +215,10 @@ class DepthwiseConv(nnx.Module):
         pixels, zeros = _bordered(x, self.kernel_size, self.stride, self.padding)
         pixels = jnp.pad(pixels.astype(self.dtype), [(0, 0), *zeros, (0, 0)])
         kernel = self.kernel[...].astype(self.dtype)
-        height, width = (
-            (length - self.kernel_size) // self.stride * self.stride + 1
-            for length in pixels.shape[1:3]
-        )
-        total: Any = 0
-        for row in range(self.kernel_size):
-            for column in range(self.kernel_size):
-                shifted = pixels[
-                    :,
-                    row : row + height : self.stride,
-                    column : column + width : self.stride,
-                ]
-                total += shifted * kernel[row, column, 0][None, None, None]
-        return FeatureMap(total, _strided(x.size, self.stride))
+        values = kernels.depthwise_conv(pixels, kernel, self.stride)
+        if self.bias is not None:
+            values += self.bias[...].astype(self.dtype)[None, None, None]
+        return FeatureMap(values, _strided(x.size, self.stride))
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -225,14 +253,18 @@ class BatchNorm(nnx.BatchNorm):
 
 
 class ConvNorm(nnx.Module):
-    """Convolution without bias, then batch normalisation: a layer of every backbone."""
+    """Convolution without bias, then batch normalisation: a layer of every backbone.
+
+    norm: None where it has become part of the convolution, see `folding`.
+    """
 
     def __init__(self, conv: Conv | DepthwiseConv, norm: BatchNorm):
         self.conv = conv
-        self.norm = norm
+        self.norm: BatchNorm | None = norm
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
-        return self.norm(self.conv(x))
+        x = self.conv(x)
+        return x if self.norm is None else self.norm(x)
 
 
 class Dropout(nnx.Module):
@@ -253,24 +285,9 @@ class Dropout(nnx.Module):
 def max_pool(x: FeatureMap, window: int, stride: int = 1) -> FeatureMap:
     """Largest value in a square window, as torch's max_pool2d(padding=window // 2).
 
-    x: [B,H,W,C] → [B,ceil(H/stride),ceil(W/stride),C]. The maximum is separable, so a
-    5×5 window is two passes of five shifted slices; XLA fuses them, which on CPU takes
-    a quarter of the time of `reduce_window`, forward and backward. Equal largest values
-    share the gradient, which torch gives to one of them.
+    x: [B,H,W,C] → [B,ceil(H/stride),ceil(W/stride),C]; see `kernels.max_pool`.
     """
-    values = x.filled(-jnp.inf)
-    for axis in (1, 2):
-        length = values.shape[axis]
-        padding = [(0, 0)] * 4
-        padding[axis] = (window // 2, window // 2)
-        padded = jnp.pad(values, padding, constant_values=-jnp.inf)
-        shifted = [
-            lax.slice_in_dim(padded, start, start + length, stride, axis)
-            for start in range(window)
-        ]
-        values = shifted[0]
-        for other in shifted[1:]:
-            values = jnp.maximum(values, other)
+    values = kernels.max_pool(x.filled(-jnp.inf), window, stride)
     pooled = FeatureMap(values, _strided(x.size, stride))
     # In the padding -inf may be left, and would become NaN in what follows.
     return pooled.with_values(pooled.filled(0))
@@ -284,7 +301,7 @@ def _strided(size: jax.Array | None, stride: int) -> jax.Array | None:
 
 def _bordered(
     x: FeatureMap, kernel_size: int, stride: int, padding: Padding
-) -> tuple[jax.Array, list[tuple[int, int]]]:
+) -> tuple[jax.Array, tuple[Pair, Pair]]:
     """Values with zeros where the picture is padding, and the zeros to put around them.
 
     [B,H,W,C] → [B,H',W',C] and ((above, below), (left, right)), for windows that start
@@ -293,13 +310,13 @@ def _bordered(
     values = x.filled(0)
     reach = kernel_size // 2
     if padding == "symmetric" or stride == 1:
-        return values, [(reach, reach)] * 2
+        return values, ((reach, reach),) * 2
     if x.size is None:
-        even = [length % 2 == 0 for length in values.shape[1:3]]
-        return values, [(reach - is_even, reach) for is_even in even]
+        above, left = (reach - (length % 2 == 0) for length in values.shape[1:3])
+        return values, ((above, reach), (left, reach))
     # One zero less before each picture; those of odd length are moved by one pixel.
     values = jnp.pad(values, [(0, 0), (0, 1), (0, 1), (0, 0)])
     for axis in (1, 2):
         odd = (x.size[:, axis - 1] % 2 == 1)[:, None, None, None]
         values = jnp.where(odd, jnp.roll(values, 1, axis), values)
-    return values, [(reach - 1, reach)] * 2
+    return values, ((reach - 1, reach),) * 2

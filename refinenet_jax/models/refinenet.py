@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from refinenet_jax.models.architecture import CASCADES, Architecture
@@ -18,13 +19,15 @@ from refinenet_jax.models.blocks import (
     ResidualConvUnits,
     conv3x3,
 )
+from refinenet_jax.models.chain import Recomputing, Remat, recomputed
 from refinenet_jax.models.layers import Dropout, FeatureMap, plain_keys
+from refinenet_jax.models.leaves import BACKBONES, DECODER
 from refinenet_jax.models.resize import resize, scaled_sizes
 
 _Module = TypeVar("_Module", bound=nnx.Module)
 
 
-class Decoder(nnx.Module):
+class Decoder(Recomputing):
     """Cascaded blocks and the classifier (figure 2 of the paper).
 
     taps: FeatureMaps at `tap_strides` with `tap_channels` channels → scores
@@ -97,10 +100,18 @@ class Decoder(nnx.Module):
             for tap, drops in zip(taps, self.drops_tap, strict=True)
         ]
         x: Any = None
-        for block, indices in zip(self.blocks, self.taps_of_blocks, strict=True):
-            x = block([taps[i] for i in indices], x)
-        x = self.classifier_units(x)
-        return self.classifier(self.classifier_dropout(x, rngs=rngs))
+        for number, (block, indices) in enumerate(
+            zip(self.blocks, self.taps_of_blocks, strict=True)
+        ):
+            of_block = [taps[i] for i in indices]
+            forgets = self.remat == "all"
+            with jax.named_scope(f"blocks.{number}"):
+                x = recomputed(
+                    RefineNetBlock.__call__, block, of_block, x, when=forgets
+                )
+        with jax.named_scope("classifier"):
+            x = self.classifier_units(x)
+            return self.classifier(self.classifier_dropout(x, rngs=rngs))
 
 
 class RefineNet(nnx.Module):
@@ -186,14 +197,15 @@ class RefineNet(nnx.Module):
         Returns:
             float32 [B,h,w,num_classes], or num_outputs.
         """
-        taps = [
-            tap
-            for backbone, scale in zip(
-                self.backbones, self.architecture.input_scales, strict=True
-            )
-            for tap in backbone(_scaled(images, scale))
-        ]
-        scores = self.decoder(taps, rngs=rngs)
+        taps: list[FeatureMap] = []
+        # Profiles, and the pages of mode plan, name a layer by its path.
+        for number, (backbone, scale) in enumerate(
+            zip(self.backbones, self.architecture.input_scales, strict=True)
+        ):
+            with jax.named_scope(f"{BACKBONES}.{number}"):
+                taps += backbone(_scaled(images, scale))
+        with jax.named_scope(DECODER):
+            scores = self.decoder(taps, rngs=rngs)
         kept = None if with_void else self.architecture.num_classes
         return scores.with_values(scores.values[..., :kept].astype(jnp.float32))
 
@@ -214,10 +226,15 @@ def abstract_network(
     )
 
 
-def in_inference(network: _Module) -> _Module:
+def in_inference(
+    network: _Module, *, kernel_sharding: Sharding | None = None
+) -> _Module:
     """The same network without dropout and with its own BatchNorm statistics.
 
     Any nnx.Module; the view shares its variables.
+
+    kernel_sharding: whole on each device, where the rows of pictures are divided over
+        devices.
 
     Example:
         segment = in_inference(network)
@@ -228,17 +245,31 @@ def in_inference(network: _Module) -> _Module:
         network,
         deterministic=True,
         use_running_average=True,
+        kernel_sharding=kernel_sharding,
         # A network may have neither dropout nor BatchNorm.
         raise_if_not_found=False,
     )
 
 
-def in_training(network: _Module, *, frozen_statistics: bool = False) -> _Module:
+def in_training(
+    network: _Module,
+    *,
+    frozen_statistics: bool = False,
+    remat: Remat = "none",
+    scan_blocks: bool = False,
+    in_loop: bool = False,
+    kernel_sharding: Sharding | None = None,
+) -> _Module:
     """The same network with dropout and with the statistics of the batch.
 
     Any nnx.Module; the view shares its variables.
 
     frozen_statistics: BatchNorm keeps and uses its own, as in the paper.
+    remat: what the backward pass computes again to save memory, see `Recomputing`.
+    scan_blocks: equal blocks are compiled once, see `Chain`.
+    in_loop: it is traced into the body of a loop, where some gradients are slow.
+    kernel_sharding: whole on each device, where the rows of pictures are divided over
+        devices.
 
     Example:
         as_in_the_paper = in_training(network, frozen_statistics=True)
@@ -248,6 +279,10 @@ def in_training(network: _Module, *, frozen_statistics: bool = False) -> _Module
         network,
         deterministic=False,
         use_running_average=frozen_statistics,
+        remat=remat,
+        scan_blocks=scan_blocks,
+        in_loop=in_loop,
+        kernel_sharding=kernel_sharding,
         raise_if_not_found=False,
     )
 

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
+import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
+from refinenet_jax.models.chain import Chain, Recomputing, recomputed
 from refinenet_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -133,7 +135,7 @@ DEPTHS = {
 }
 
 
-class ResNet(nnx.Module):
+class ResNet(Recomputing):
     """The four stages of a ResNet of depth 18, 34, 50, 101 or 152.
 
     x: float [B,H,W,in_channels] normalised → four FeatureMaps at 1/4, 1/8, 1/16 and
@@ -163,20 +165,25 @@ class ResNet(nnx.Module):
         self.stages: nnx.List = nnx.List()
         channels = 64
         for index, (width, repeat) in enumerate(zip(widths, repeats, strict=True)):
-            blocks: nnx.List = nnx.List()
+            blocks = []
             for position in range(repeat):
                 stride = 2 if index > 0 and position == 0 else 1
                 blocks.append(
                     build_block(channels, width, stride, dtype=dtype, rngs=keys)
                 )
                 channels = expansion * width
-            self.stages.append(blocks)
+            self.stages.append(Chain(blocks))
 
     def __call__(self, x: FeatureMap) -> list[FeatureMap]:
-        x = max_pool(relu(self.stem(x)), window=3, stride=2)
+        with jax.named_scope("stem"):
+            x = recomputed(_stem, self.stem, x, when=self.remat != "none")
         taps = []
-        for blocks in self.stages:
-            for block in blocks:
-                x = block(x)
+        for stage, blocks in enumerate(self.stages):
+            with jax.named_scope(f"stages.{stage}"):
+                x = recomputed(Chain.__call__, blocks, x, when=self.remat == "all")
             taps.append(x)
         return taps
+
+
+def _stem(stem: ConvNorm, x: FeatureMap) -> FeatureMap:
+    return max_pool(relu(stem(x)), window=3, stride=2)

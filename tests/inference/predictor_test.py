@@ -1,4 +1,5 @@
 import dataclasses
+import weakref
 
 import jax
 import numpy as np
@@ -74,6 +75,17 @@ def test_one_compilation_for_each_padded_size(network):
 def test_batch_size_suits_the_devices(network):
     assert predictor_for(network, 3, 4).batch_size == 4
     assert predictor_for(network, 8, 4).batch_size == 8
+
+
+def test_weights_that_were_taken_for_a_while_are_let_go_of(network):
+    predictor = predictor_for(network, 1, 1)
+    _, params, batch_stats = split_network(network)
+    with predictor.loaded(params, batch_stats):
+        leaf = weakref.ref(jax.tree.leaves(predictor._variables)[0])
+        assert leaf() is not None
+    assert leaf() is None
+    with pytest.raises(ValueError, match="load the weights first"):
+        predictor.start(pictures((10, 20)))
 
 
 def test_buckets():

@@ -195,3 +195,17 @@ def test_json():
         "window": 0,
         "overlap": 0.0,
     }
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_classes_are_those_of_the_largest_probabilities(recipe, conv, pictures):
+    sizes = jnp.asarray([recipe.base_size(p.shape[:2]) for p in pictures])
+    base = ((96, 96), sizes)
+    image = padded(pictures, (150, 64))  # three bands, the last one not full
+    shares = jax.jit(lambda image: recipe.probabilities(conv, image, base))(image)
+    classes = jax.jit(lambda image: recipe.classes(conv, image, base))(image)
+    assert classes.dtype == jnp.uint8
+    for found, share, picture in zip(classes, shares, pictures, strict=True):
+        height, width = picture.shape[:2]
+        expected = share[:height, :width].argmax(-1)
+        np.testing.assert_array_equal(found[:height, :width], expected)

@@ -57,8 +57,15 @@ NUM_PARAMETERS_OF_OPTIONS = [
     ({"output_units": 1, "classifier_units": 2}, 84_902_485),
     ({"pooling": "improved", "fusion_resize": "bicubic"}, 99_060_309),
 ]
+# Those that take a second or more to build twice run with the slow tests.
+_LARGE = [name for name in NUM_PARAMETERS if "101" in name or "152" in name]
 NETWORKS = [
-    *((variant, {}, count) for variant, count in NUM_PARAMETERS.items()),
+    *(
+        pytest.param(
+            variant, {}, count, marks=[pytest.mark.slow] if variant in _LARGE else []
+        )
+        for variant, count in NUM_PARAMETERS.items()
+    ),
     *(("resnet50", changes, count) for changes, count in NUM_PARAMETERS_OF_OPTIONS),
 ]
 

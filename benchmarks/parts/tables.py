@@ -1,0 +1,77 @@
+"""What the tables of all benchmarks share: interleaved timing, medians, and the machine."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata, util
+
+import jax
+
+from refinenet_jax.provenance import provenance
+
+_OTHERS = ("jax", "torch", "onnxruntime", "openvino")
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each call; every round calls each of them once, after two warm-ups.
+
+    What the machine does besides then meets all alike.
+    """
+    for call in candidates.values():
+        call()
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def machine() -> str:
+    """The device, its cores, the versions and the commit, as a line."""
+    device = jax.devices()[0]
+    kind = device.device_kind
+    if device.platform == "cpu":
+        kind = f"{_cpu()}, {len(os.sched_getaffinity(0))} cores"
+    versions = [
+        f"{name} {metadata.version(name)}" for name in _OTHERS if util.find_spec(name)
+    ]
+    commit = str(provenance()["commit"])[:12]
+    return (
+        f"{kind}; Python {platform.python_version()}, {', '.join(versions)}; {commit}"
+    )
+
+
+def table(
+    head: str, seconds: Mapping[str, list[float]], ours: str, images: int = 1
+) -> str:
+    """A Markdown table: median, spread, images a second, and the share of ours.
+
+    ours: the name of the row that the others are compared with.
+    """
+    base = statistics.median(seconds[ours])
+    lines = [
+        f"| {head} | median, ms | least–most | images a second | ours ÷ it |",
+        "|---|---|---|---|---|",
+    ]
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        lines.append(
+            f"| {name} | {1e3 * median:.1f} | {1e3 * min(times):.1f}–"
+            f"{1e3 * max(times):.1f} | {images / median:.2f} | {base / median:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _cpu() -> str:
+    with open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

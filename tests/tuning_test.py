@@ -1,0 +1,69 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from refinenet_jax import tuning
+
+# Frees and takes 256 MiB again, and counts the pages that the kernel had to map.
+FAULTS = """
+import resource, numpy as np, jax
+from refinenet_jax import tuning
+tuning.tune()
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**28, np.uint8)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+FOLDER = """
+import jax
+from refinenet_jax import tuning
+tuning.keep_compiled_programs()
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+def printed(program, **environment):
+    """The lines that a program prints in a process of its own."""
+    given = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**given, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+
+def test_memory_that_was_given_back_is_mapped_once():
+    _, *others = map(int, printed(FAULTS))
+    assert max(others) < 20
+
+
+def test_memory_may_be_left_as_it_is():
+    *_, last = map(int, printed(FAULTS, REFINENET_MALLOC="default"))
+    assert last > 100  # pages of at most 2 MiB
+
+
+def test_compiled_programs_go_to_the_cache_folder_of_the_user(tmp_path):
+    (folder,) = printed(FOLDER, XDG_CACHE_HOME=str(tmp_path))
+    assert folder.startswith(f"{tmp_path}/refinenet_jax/compiled-")
+    (folder,) = printed(FOLDER, XDG_CACHE_HOME="", HOME=str(tmp_path))
+    assert folder.startswith(f"{tmp_path}/.cache/refinenet_jax/compiled-")
+
+
+def test_a_folder_that_the_person_names_is_kept():
+    assert printed(FOLDER, JAX_COMPILATION_CACHE_DIR="/tmp/mine") == ["/tmp/mine"]
+
+
+def test_each_kind_of_cpu_has_a_folder_of_its_own(monkeypatch):
+    here = tuning.cache_folder()
+    monkeypatch.setattr(tuning, "_cpu", lambda: "another one")
+    assert tuning.cache_folder() != here
+
+
+@pytest.mark.parametrize("libc", [("", ""), ("musl", "1.2")])
+def test_without_glibc_memory_is_left_as_it_is(libc, monkeypatch):
+    monkeypatch.setattr(tuning.platform, "libc_ver", lambda: libc)
+    assert not tuning.keep_memory()
