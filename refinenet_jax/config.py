@@ -3,11 +3,12 @@
 import importlib.util
 import traceback
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
+from refinenet_jax import files
 from refinenet_jax.errors import UserError, unknown
 from refinenet_jax.settings import SETTINGS
 
@@ -95,15 +96,15 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     return flat
 
 
-def known() -> dict[str, Path]:
+def known() -> dict[str, epath.Path]:
     """The configs that come with the package, by name."""
-    folder = Path(str(resources.files("refinenet_jax"))) / "configs"
+    folder = files.path(str(resources.files("refinenet_jax"))) / "configs"
     if not folder.is_dir():  # a checkout keeps them beside the package
         folder = folder.parent.parent / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
-def locate(name: str) -> Path:
+def locate(name: str) -> epath.Path:
     """The file of a config.
 
     Args:
@@ -113,16 +114,16 @@ def locate(name: str) -> Path:
     Raises:
         UserError: there is none; the known names are listed.
     """
-    path = Path(name)
+    path = files.path(name)
     if path.suffix == ".py" and path.is_file():
         return path
     stem = path.stem if path.suffix == ".py" else path.name
-    if path.parent in (Path(), Path("configs")) and stem in known():
+    if str(path.parent) in (".", "configs") and stem in known():
         return known()[stem]
     raise unknown(f"--config={name}", stem, list(known()))
 
 
-def load(path: Path, variant: str = "") -> ConfigDict:
+def load(path: epath.Path, variant: str = "") -> ConfigDict:
     """What the function `get_config` of a file returns.
 
     Args:
@@ -148,8 +149,8 @@ def load(path: Path, variant: str = "") -> ConfigDict:
     return config
 
 
-def _line(error: Exception, path: Path) -> str:
+def _line(error: Exception, path: epath.Path) -> str:
     """Where in the file it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [f.lineno for f in frames if Path(f.filename) == path.absolute()]
+    lines = [f.lineno for f in frames if f.filename == str(path.absolute())]
     return f", line {lines[-1]}" if lines else ""

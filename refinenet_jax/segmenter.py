@@ -6,13 +6,13 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
-from refinenet_jax import pictures
+from refinenet_jax import files, pictures
 from refinenet_jax.checkpoints.metadata import Colour, Metadata
 from refinenet_jax.checkpoints.store import open_checkpoints
 from refinenet_jax.errors import UserError, listed, unknown
@@ -22,6 +22,7 @@ from refinenet_jax.inference.protocol import PLAIN, Protocol, Shape
 from refinenet_jax.models import RefineNet, abstract_network, in_inference
 from refinenet_jax.models.leaves import named_leaves, split_network, weights_of
 from refinenet_jax.sharding import one_device_layout
+from refinenet_jax.tuning import keep_compiled_programs
 from refinenet_jax.weights import export_weights, load_weights, torch
 
 _Picture = TypeVar("_Picture", bound=Picture)
@@ -60,6 +61,9 @@ class Segmenter:
         protocol: scales, flip, windows; see `Protocol`.
         buckets: sizes that images are padded to, see `Buckets`.
         batch_size: images of a list that run together.
+        keep_compiled: compiled programs of this process are kept in the user's cache
+            folder, so that the next one starts in seconds; see
+            `tuning.keep_compiled_programs`.
     """
 
     def __init__(
@@ -70,7 +74,10 @@ class Segmenter:
         protocol: Protocol = PLAIN,
         buckets: Sequence[Shape] = (),
         batch_size: int = 1,
+        keep_compiled: bool = False,
     ):
+        if keep_compiled:
+            keep_compiled_programs()
         self.model: RefineNet = in_inference(model)
         self.metadata = metadata
         self.class_names: tuple[str, ...] = metadata.class_names
@@ -95,24 +102,27 @@ class Segmenter:
         protocol: Protocol = PLAIN,
         buckets: Sequence[Shape] = (),
         batch_size: int = 1,
+        keep_compiled: bool = False,
     ) -> "Segmenter":
         """Opens the workdir of a run, or what mode convert wrote.
 
         Args:
-            path: the workdir.
+            path: the workdir, or what mode convert wrote; on disk or gs://.
             which: "best" by mean IoU, or "latest".
             dtype: of the arithmetic, "float32" or "bfloat16"; "": as it was trained.
             protocol: see `Segmenter`, as all that follows.
             buckets: likewise.
             batch_size: likewise.
+            keep_compiled: likewise.
 
         Raises:
             UserError: no checkpoint there, or a damaged one; `which` or `dtype` is
                 unknown.
         """
-        if Path(path).is_file():
+        folder = files.path(path)
+        if folder.is_file():
             raise UserError(f"{path} is a file: open it with Segmenter.from_weights")
-        with contextlib.closing(open_checkpoints(Path(path))) as checkpoints:
+        with contextlib.closing(open_checkpoints(folder)) as checkpoints:
             metadata, params, batch_stats = checkpoints.load_network(
                 which, one_device_layout().state
             )
@@ -125,6 +135,7 @@ class Segmenter:
             protocol=protocol,
             buckets=buckets,
             batch_size=batch_size,
+            keep_compiled=keep_compiled,
         )
 
     @classmethod
@@ -136,6 +147,7 @@ class Segmenter:
         protocol: Protocol = PLAIN,
         buckets: Sequence[Shape] = (),
         batch_size: int = 1,
+        keep_compiled: bool = False,
     ) -> "Segmenter":
         """Opens a .safetensors file that `save` or mode export wrote.
 
@@ -145,12 +157,13 @@ class Segmenter:
             protocol: see `Segmenter`, as all that follows.
             buckets: likewise.
             batch_size: likewise.
+            keep_compiled: likewise.
 
         Raises:
             UserError: no such file, a damaged one, or one that does not say what its
                 network is; `dtype` is unknown.
         """
-        metadata = _computing_in(dtype, _metadata_in(Path(path)))
+        metadata = _computing_in(dtype, _metadata_in(files.path(path)))
         network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
         if not load_weights(network, os.fspath(path)).whole:
             raise UserError(
@@ -163,6 +176,7 @@ class Segmenter:
             protocol=protocol,
             buckets=buckets,
             batch_size=batch_size,
+            keep_compiled=keep_compiled,
         )
 
     def __repr__(self) -> str:
@@ -229,7 +243,7 @@ class Segmenter:
             UserError: it has another ending or cannot be written, or the network has a
                 backbone of one's own.
         """
-        if Path(path).suffix != _SUFFIX:
+        if files.path(path).suffix != _SUFFIX:
             raise UserError(f"{path} must end in {_SUFFIX}")
         leaves = named_leaves(weights_of(self.model))
         tensors = export_weights(
@@ -237,7 +251,7 @@ class Segmenter:
             self.metadata.architecture.variant,
         )
         header = {torch.HEADER: json.dumps(self.metadata.to_json())}
-        torch.write_safetensors(Path(path), tensors, header)
+        torch.write_safetensors(files.path(path), tensors, header)
         return len(tensors)
 
     def _overlays(self, images: list[np.ndarray]) -> list[np.ndarray]:
@@ -284,7 +298,7 @@ def _computing_in(dtype: str, metadata: Metadata) -> Metadata:
     return dataclasses.replace(metadata, dtype=dtype or metadata.dtype)
 
 
-def _metadata_in(path: Path) -> Metadata:
+def _metadata_in(path: epath.Path) -> Metadata:
     """What a .safetensors file of ours says of its network."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: open it with Segmenter.from_checkpoint")

@@ -1,7 +1,6 @@
 """Flags, help and configs: all that the program does before it does anything."""
 
 import ast
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from refinenet_jax.settings import SETTINGS
 from refinenet_jax.settings.network import VARIANTS
 
 REPOSITORY = Path(__file__).parent.parent
-MODES = ["train", "eval", "predict", "convert", "export", "check_data", "show"]
+MODES = ["train", "eval", "predict", "convert", "export", "plan", "check_data", "show"]
 
 OWN = """
 from refinenet_jax.config import default
@@ -351,33 +350,3 @@ def test_a_missing_config_is_refused():
 def test_configs_that_are_known_are_those_of_the_folder():
     there = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))
     assert list(configs.known()) == there
-
-
-@pytest.mark.parametrize(
-    ("script", "platforms"), [("local_gpu.sh", "cuda"), ("tpu_vm.sh", "tpu,cpu")]
-)
-def test_launch_scripts_run_the_program_with_their_arguments(
-    script, platforms, tmp_path
-):
-    python = tmp_path / "python"
-    python.write_text(
-        '#!/bin/sh\nprintf "%s\\n" "$JAX_PLATFORMS" "$JAX_COMPILATION_CACHE_DIR" "$@"\n'
-    )
-    python.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": "/home/anyone"}
-    done = subprocess.run(
-        [REPOSITORY / "launch" / script, "--config=voc", "--workdir=a b"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.splitlines() == [
-        platforms,
-        "/home/anyone/.cache/refinenet_jax",
-        "-m",
-        "refinenet_jax.main",
-        "--config=voc",
-        "--workdir=a b",
-    ]

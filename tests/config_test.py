@@ -249,7 +249,7 @@ def test_good_values_pass(field, value):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("train.steps", "config.train.steps is unknown; known there: batch_size, "),
+        ("train.steps", "config.train.steps is unknown; known there: accumulate, "),
         ("train.steps", "did you mean train.num_steps"),
         (
             "trian.num_steps",
@@ -258,7 +258,7 @@ def test_good_values_pass(field, value):
         ("learning_rate", "did you mean optimizer.learning_rate"),
         ("data.folder.x", "config.data.folder.x is unknown; known there: classes, "),
         ("seed.x", "config.seed.x is unknown"),
-        ("train", "config.train is a group: set one of its fields, batch_size, "),
+        ("train", "config.train is a group: set one of its fields, accumulate, "),
     ],
 )
 def test_unknown_fields_list_the_known(path, message):

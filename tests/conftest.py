@@ -2,10 +2,12 @@
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from refinenet_jax import files
 from tests.browser import Browser, start_browser
 
 # JAX and TFDS read these when they are imported; programs that a test starts inherit
@@ -28,3 +30,17 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 def browser() -> Iterator[Browser]:
     """Headless Chromium."""
     yield from start_browser()
+
+
+@pytest.fixture(scope="session")
+def bucket_root() -> Iterator[str]:
+    """A bucket that an emulator on this machine plays."""
+    from tests.emulator import start_bucket  # of the extra `test`
+
+    yield from start_bucket()
+
+
+@pytest.fixture
+def bucket(bucket_root):
+    """A path in a bucket below which there is nothing yet."""
+    return files.path(f"{bucket_root}/{uuid.uuid4()}")

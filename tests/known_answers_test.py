@@ -93,7 +93,14 @@ def test_loss_and_its_gradient(shape):
 
 
 @pytest.mark.parametrize("method", ["align_corners", "bilinear", "bicubic"])
-@pytest.mark.parametrize("shape", SHAPES[1:])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        SHAPES[1],
+        # Each compiles six programs of its own.
+        *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[2:]),
+    ],
+)
 def test_resizing_and_its_gradient(shape, method):
     x = values(shape)
     height, width = 2 * shape[1] + 1, 3 * shape[2] + 2

@@ -114,6 +114,7 @@ def test_training_writes_what_the_contract_says(trained):
     assert strip.shape == (6 * 96, 3 * 128, 3)
 
 
+@pytest.mark.slow  # starts the program twice
 def test_killed_and_started_again_ends_with_the_same_bits(trained, tmp_path):
     workdir = tmp_path / "killed"
     process = start(*TINY, f"--workdir={workdir}")
@@ -147,6 +148,9 @@ def test_a_run_goes_on_with_other_settings(trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     shutil.rmtree(workdir / "checkpoints" / "6")
+    # A save comes later than it is due where the one before is still being written.
+    newest = max(int(found.name) for found in (workdir / "checkpoints").iterdir())
+    assert 2 <= newest < 6
     code, out, err = run(
         *TINY,
         f"--workdir={workdir}",
@@ -154,13 +158,13 @@ def test_a_run_goes_on_with_other_settings(trained, tmp_path):
         "--config.data.scale_range=(1.5,2.0)",
     )
     assert code == 0, out + err
-    assert "going on after step 4" in out
+    assert f"going on after step {newest}" in out
     changes = "flip_probability 0.5 → 0.0, data.scale_range [0.7, 1.3] → [1.5, 2.0]"
     assert f"settings that changed since: data.{changes}" in out
     before, after = map(steps_and_losses, (trained, workdir))
-    assert after[:4] == before[:4]
-    assert [step for step, _ in after[4:]] == [5, 6]
-    assert after[4:] != before[4:]
+    assert after[:newest] == before[:newest]
+    assert [step for step, _ in after[newest:]] == list(range(newest + 1, 7))
+    assert after[newest:] != before[newest:]
     assert read(workdir / "config.json")["data"]["flip_probability"] == 0
     assert read(workdir / "eval.json")["step"] == 6
 
@@ -337,37 +341,96 @@ def test_bad_weights_are_one_clear_line_and_exit_code_2(tmp_path):
     assert not workdir.exists()
 
 
-@pytest.mark.slow  # both processes compile programs of their own
-def test_two_processes_make_the_same_run(trained, tmp_path):
+def run_on(processes, devices, *arguments):
+    """Runs the program in new processes, with so many devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    processes = [
+    several = (f"--coordinator_address={address}", f"--num_processes={processes}")
+    started = [
         start(
-            *TINY,
-            f"--workdir={tmp_path}",
-            f"--coordinator_address={address}",
-            "--num_processes=2",
-            f"--process_id={index}",
-            # Two devices each, instead of one process with four.
-            JAX_NUM_CPU_DEVICES="2",
+            *arguments,
+            *(() if processes == 1 else (*several, f"--process_id={index}")),
+            JAX_NUM_CPU_DEVICES=str(devices),
         )
-        for index in range(2)
+        for index in range(processes)
     ]
-    for process in processes:
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, out + err
-    expected, found = map(steps_and_losses, (trained, tmp_path))
+    try:
+        for process in started:
+            out, err = process.communicate(timeout=600)
+            assert process.returncode == 0, out + err
+    finally:
+        for process in started:
+            process.kill()
+
+
+def losses_beside(workdir, expected_workdir):
+    """The losses of two runs that are the same but for the hardware."""
+    found, expected = map(steps_and_losses, (workdir, expected_workdir))
     assert [step for step, _ in found] == [step for step, _ in expected]
     found, expected = ([loss for _, loss in rows] for rows in (found, expected))
-    assert found[:3] == pytest.approx(expected[:3], rel=1e-6)  # measured: 1.0e-7
     # Sums in another order differ in the last bit, and where two values of a max-pool or
     # a ReLU all but tie, the gradient then goes another way. Measured: 3.7e-5.
     assert found == pytest.approx(expected, rel=1e-4)
+    return found, expected
+
+
+@pytest.mark.slow  # both processes compile programs of their own
+def test_two_processes_make_the_same_run(trained, tmp_path):
+    # Two devices each, instead of one process with four.
+    run_on(2, 2, *TINY, f"--workdir={tmp_path}")
+    found, expected = losses_beside(tmp_path, trained)
+    assert found[:3] == pytest.approx(expected[:3], rel=1e-6)  # measured: 1.0e-7
     evaluation = read(tmp_path / "eval.json")
     assert evaluation["num_images"] == 100
     matrix = np.asarray(evaluation["confusion_matrix"])
     assert matrix.sum() + evaluation["ignored_pixels"] == 100 * 96 * 128
+
+
+# The number of steps does not change the learning rate, which is that of a first step of
+# the warm-up, and eight devices have an image each.
+_STEADY = (
+    *TINY,
+    "--config.optimizer.schedule=constant",
+    "--config.optimizer.warmup_steps=0",
+    "--config.optimizer.learning_rate=1e-4",
+    "--config.train.batch_size=8",
+    "--config.train.eval_every=0",
+)
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory):
+    """The workdir of a run that never stopped, on four devices."""
+    workdir = tmp_path_factory.mktemp("runs") / "steady"
+    code, out, err = run(*_STEADY, f"--workdir={workdir}")
+    assert code == 0, out + err
+    return workdir
+
+
+@pytest.mark.slow  # starts the program several times
+@pytest.mark.parametrize(
+    "hardware", [[(1, 4), (1, 2), (1, 8)], [(2, 2), (1, 2), (2, 1)]]
+)
+def test_a_run_goes_on_with_other_devices_and_processes(hardware, steady, tmp_path):
+    for number, (processes, devices) in enumerate(hardware, start=1):
+        steps = f"--config.train.num_steps={2 * number}"
+        run_on(processes, devices, *_STEADY, steps, f"--workdir={tmp_path}")
+    losses_beside(tmp_path, steady)
+
+
+@pytest.mark.slow  # starts the program several times
+def test_a_run_goes_on_with_another_batch_size(steady, tmp_path):
+    arguments = (*_STEADY, f"--workdir={tmp_path}")
+    for batch_size, num_steps in ((8, 2), (4, 4), (16, 5)):
+        code, out, err = run(
+            *arguments,
+            f"--config.train.batch_size={batch_size}",
+            f"--config.train.num_steps={num_steps}",
+        )
+        assert code == 0, out + err
+    position = read(tmp_path / "checkpoints" / "5" / "data" / "metadata")
+    assert position == {"next_example": 2 * 8 + 2 * 4 + 16}
 
 
 @pytest.mark.parametrize(

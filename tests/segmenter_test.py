@@ -84,6 +84,7 @@ def assert_same_weights(one, other):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow  # compiles programs of several sizes
 def test_threads_find_what_one_finds(network, segmenter):
     given = images(*SHAPES) * 3
     shared = Segmenter(network, described(network), batch_size=2)

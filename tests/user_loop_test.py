@@ -83,6 +83,7 @@ def falls(history: list[float]) -> bool:
     return bool(np.isfinite(history).all() and np.mean(history[-3:]) < 0.7 * history[0])
 
 
+@pytest.mark.slow  # compiles a step of its own; docs/extending.md runs such a loop
 def test_a_network_learns_in_a_plain_loop() -> None:
     with jax.default_prng_impl("rbg"):
         network = RefineNet(Architecture("light_resnet18", 3), rngs=nnx.Rngs(0))

@@ -7,8 +7,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from refinenet_jax import log
-from refinenet_jax.assembly.data import JobData, open_request, request_of
+from refinenet_jax import memory
+from refinenet_jax.assembly.data import (
+    JobData,
+    class_pixels,
+    open_request,
+    request_of,
+)
 from refinenet_jax.data.class_maps import ClassMap, read_class_map
 from refinenet_jax.data.datasets import Dataset, lookup
 from refinenet_jax.data.mixture import Ingredient
@@ -27,6 +32,8 @@ from refinenet_jax.data.transforms import (
 )
 from refinenet_jax.errors import UserError
 
+_WORKER_BYTES = 150 * 2**20  # of a worker that has only begun; measured
+
 
 def build_batches(
     config: ConfigDict, data: JobData, mean: Sequence[float]
@@ -40,8 +47,10 @@ def build_batches(
         mean: RGB in 0..255, around images that are smaller than the crop.
 
     Raises:
+        OutOfMemory: the batches that are read ahead do not fit this host.
         UserError: a data set that is mixed in is not there, or has no class map.
     """
+    _refuse_large_batches(config)
     settings, dataset = config.data, data.dataset
     source = data.sources[settings.train_split]
     ingredients = [_ingredient(config, source, settings.weight, None, 0, dataset)]
@@ -57,6 +66,24 @@ def build_batches(
         num_workers=settings.num_workers,
         num_threads=settings.num_threads,
     )
+
+
+def _refuse_large_batches(config: ConfigDict) -> None:
+    """Raises OutOfMemory where the batches that are read ahead do not fit this host."""
+    data, workers = config.data, max(config.data.num_workers, 1)
+    # Each thread works on a batch, and twice as many wait; see data/pipeline.py.
+    number = workers * 3 * data.num_threads
+    pixels = config.train.batch_size // jax.process_count() * data.crop_size**2
+    needed = number * pixels * 4 + data.num_workers * _WORKER_BYTES
+    if needed > memory.host_bytes():
+        raise memory.OutOfMemory(
+            f"config.train.batch_size={config.train.batch_size} of "
+            f"config.data.crop_size={data.crop_size}, read ahead by "
+            f"config.data.num_workers={data.num_workers} with "
+            f"config.data.num_threads={data.num_threads}, takes about "
+            f"{memory.gibibytes(needed)}, and this host has "
+            f"{memory.gibibytes(memory.host_bytes())}: lower one of them"
+        )
 
 
 def _transforms(config: ConfigDict, mean: Sequence[float]) -> list[Transform]:
@@ -113,7 +140,7 @@ def _ingredient(
     balanced = config.data.sampling == "class_balanced"
     present = indices = None
     if balanced or min_pixels:
-        counts = source.class_pixels(log)[:, :-1]
+        counts = class_pixels(source)[:, :-1]
         if class_map is not None:
             indices = np.flatnonzero(counts[:, class_map.listed].sum(1) >= min_pixels)
             counts = class_map.translate_counts(counts, dataset.num_classes)

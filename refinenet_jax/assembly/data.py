@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from refinenet_jax import log
-from refinenet_jax.data.datasets import Dataset, lookup, open_split, prepare
+from refinenet_jax import buckets, log, processes
+from refinenet_jax.data.builders.records import SegmentationBuilder
+from refinenet_jax.data.class_counts import ClassCounts
+from refinenet_jax.data.datasets import (
+    Dataset,
+    find_prepared,
+    fingerprint_of,
+    lookup,
+    open_split,
+)
 from refinenet_jax.data.doctor.diagnosis import diagnose, unlisted
 from refinenet_jax.data.doctor.findings import Finding
 from refinenet_jax.data.doctor.originals import Originals, open_files, open_prepared
 from refinenet_jax.data.doctor.survey import Survey, look_through
 from refinenet_jax.data.images import DataError
+from refinenet_jax.data.preparation import copied, prepare
 from refinenet_jax.data.request import FolderLabels, Request
 from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError, listed
@@ -49,6 +58,7 @@ def request_of(
         manual_dir=data.manual_dir if manual_dir is None else manual_dir,
         damaged=data.damaged,
         folder=FolderLabels(**data.folder),
+        cache_dir=data.cache_dir,
     )
 
 
@@ -82,6 +92,11 @@ def open_data(config: ConfigDict, *splits: str, look: bool = False) -> JobData:
     if look and config.data.check_images:
         refuse_errors(config)
     request = request_of(config)
+    if request.data_dir.startswith(buckets.PREFIX) and not request.cache_dir:
+        log.say(
+            f"reading {request.data_dir} over the network, image by image: with a folder "
+            "on this host's disk as config.data.cache_dir it is copied there, once"
+        )
     sources = open_request(request, *splits)
     return JobData(request, dataset, dict(zip(splits, sources, strict=True)))
 
@@ -94,10 +109,13 @@ def open_request(request: Request, *splits: str) -> list[Source]:
     """
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # in a file its bars are noise
-    prepared = on_first_process(
+    checked = on_first_process(
         lambda: prepare(request, log), "process 0 could not prepare the data, see there"
     )
-    prepared = prepared or prepare(request, log)
+    [fingerprint, *_] = processes.gather(fingerprint_of(checked) if checked else "")
+    prepared = checked or _trusting(request, fingerprint)
+    if request.cache_dir:
+        prepared = copied(prepared, log)
     sources = [open_split(prepared, split) for split in splits]
     left_out = sources[0].left_out
     if left_out:
@@ -106,6 +124,35 @@ def open_request(request: Request, *splits: str) -> list[Source]:
             f"({listed(left_out, 3, '; ')})"
         )
     return sources
+
+
+def _trusting(request: Request, fingerprint: str) -> SegmentationBuilder:
+    """What process 0 has checked, or the same on a disk of this host's own.
+
+    Raises:
+        UserError: this host's own disk has other files.
+    """
+    found = find_prepared(request, fingerprint)
+    if found is None:
+        found = prepare(request, log)
+        if fingerprint_of(found) != fingerprint:
+            raise UserError(
+                f"{found.data_path} was prepared from other files than process 0 has: "
+                "give all processes the same config.data.manual_dir"
+            )
+    return found
+
+
+def class_pixels(source: Source) -> ClassCounts:
+    """int64 [N,C+1]: pixels of each class and, last, ignored ones, by example.
+
+    All processes must call this: where they were not counted yet, one of them does so.
+    """
+    counts = on_first_process(
+        lambda: source.class_pixels(log),
+        "process 0 could not count the classes, see there",
+    )
+    return source.class_pixels(log) if counts is None else counts
 
 
 def open_originals(config: ConfigDict, sources: Mapping[str, Source]) -> Originals:

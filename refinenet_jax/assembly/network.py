@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from flax import nnx
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
-from refinenet_jax import log
+from refinenet_jax import files, log
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.checkpoints.store import open_checkpoints
 from refinenet_jax.data.datasets import Dataset
@@ -47,6 +46,7 @@ def describe(config: ConfigDict, dataset: Dataset) -> Metadata:
         dtype=config.model.dtype,
         size_multiple=config.eval.size_multiple,
         optimizer=config.optimizer.name,
+        averaged=config.train.ema > 0,
         config=config.to_dict(),
     )
 
@@ -61,7 +61,7 @@ def refuse_missing_weights(config: ConfigDict) -> None:
     if torch.is_torch_file(config.init_from):
         torch.locate(config.init_from)
     else:
-        open_checkpoints(Path(config.init_from)).close()
+        open_checkpoints(files.path(config.init_from)).close()
 
 
 def weights_to_start_from(
@@ -112,7 +112,7 @@ def _of_torch_file(
 def _of_run(
     config: ConfigDict, params: nnx.State, metadata: Metadata, sharding: Sharding
 ) -> tuple[nnx.State, nnx.State]:
-    workdir = Path(config.init_from)
+    workdir = files.path(config.init_from)
 
     def check(found: Metadata) -> None:
         check_same_network(

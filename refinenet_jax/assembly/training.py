@@ -2,19 +2,31 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from refinenet_jax.checkpoints.store import with_sharding
+from refinenet_jax import memory
+from refinenet_jax.checkpoints.store import with_shardings
+from refinenet_jax.errors import UserError
 from refinenet_jax.models import RefineNet
-from refinenet_jax.sharding import Layout
+from refinenet_jax.sharding import (
+    Layout,
+    check_batch_size,
+    check_row_shards,
+    next_multiple,
+)
 from refinenet_jax.training import losses
 from refinenet_jax.training import optimizer as optimizers
 from refinenet_jax.training.state import TrainState, create_state
-from refinenet_jax.training.steps import build_train_step
+from refinenet_jax.training.steps import StepOptions, build_train_step
+
+# That a step keeps for a pixel of its crops, with room below: light_resnet18 takes
+# 3600 in float32, compiled for a CPU.
+_LEAST_BYTES = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +44,27 @@ class Step:
     optimizer: optax.GradientTransformation
     abstract_state: TrainState
     abstract_batch: dict[str, jax.ShapeDtypeStruct]
+
+
+def layout_of(config: ConfigDict, devices: Sequence[jax.Device]) -> Layout:
+    """How the config lays a training out over devices.
+
+    Raises:
+        UserError: the devices cannot share the batch, or its pictures.
+    """
+    row_shards, crop = config.train.row_shards, config.data.crop_size
+    check_row_shards("train.row_shards", row_shards, devices)
+    if crop % row_shards:
+        raise UserError(
+            f"config.data.crop_size={crop} must be a multiple of the {row_shards} of "
+            f"config.train.row_shards, such as {next_multiple(crop, row_shards)}"
+        )
+    layout = Layout.over(
+        devices, row_shards=row_shards, divides_state=config.train.shard_state
+    )
+    size, parts = config.train.batch_size, config.train.accumulate
+    check_batch_size("train.batch_size", size, layout, parts=parts)
+    return layout
 
 
 def build_step(config: ConfigDict, network: RefineNet, layout: Layout) -> Step:
@@ -64,15 +97,49 @@ def build_step(config: ConfigDict, network: RefineNet, layout: Layout) -> Step:
         schedule,
         functools.partial(losses.cross_entropy, resolution=config.loss.resolution),
         layout,
-        frozen_statistics=config.model.batch_norm != "trained",
+        _options_of(config),
     )
-    state = jax.eval_shape(lambda n: create_state(n, optimizer, config.seed), network)
+    averages = config.train.ema > 0
+    state = jax.eval_shape(
+        lambda n: create_state(n, optimizer, config.seed, averages=averages), network
+    )
     return Step(
         function,
         optimizer,
-        with_sharding(state, layout.state),
+        with_shardings(state, layout.state_shardings(state)),
         _abstract_batch(config, network, layout),
     )
+
+
+def _options_of(config: ConfigDict) -> StepOptions:
+    return StepOptions(
+        frozen_statistics=config.model.batch_norm != "trained",
+        accumulate=config.train.accumulate,
+        weight=functools.partial(
+            losses.valid_pixels, resolution=config.loss.resolution
+        ),
+        ema_decay=config.train.ema,
+        remat=config.model.remat,
+        scan_blocks=config.model.scan_blocks,
+    )
+
+
+def refuse_large_step(config: ConfigDict, layout: Layout) -> None:
+    """Raises OutOfMemory for what need not even be compiled, which takes a while.
+
+    layout: of devices that are attached.
+    """
+    parts = layout.num_devices * config.train.accumulate
+    images = config.train.batch_size / parts
+    needed = round(images * config.data.crop_size**2) * _LEAST_BYTES
+    if needed > memory.device_bytes():
+        raise memory.OutOfMemory(
+            f"config.train.batch_size={config.train.batch_size} of "
+            f"config.data.crop_size={config.data.crop_size} needs at least "
+            f"{memory.gibibytes(needed)} on each device, which has "
+            f"{memory.gibibytes(memory.device_bytes())}: lower one of them, or "
+            "raise config.train.accumulate"
+        )
 
 
 def _abstract_batch(

@@ -1,8 +1,8 @@
 """Mode check_data: looks through images and labels, and says what is wrong with them."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
@@ -18,7 +18,7 @@ from refinenet_jax.provenance import provenance
 _NUM_PICTURES = 12  # of each split
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigDict, workdir: epath.Path) -> None:
     """Writes check_data/report.json and .html and says what they hold in short.
 
     Raises:
@@ -31,7 +31,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     )
 
 
-def _check_all(config: ConfigDict, sources: Mapping[str, Source], folder: Path) -> None:
+def _check_all(
+    config: ConfigDict, sources: Mapping[str, Source], folder: epath.Path
+) -> None:
     request, fingerprint = job.request_of(config), None
     surveys: list[Survey] = []
     try:

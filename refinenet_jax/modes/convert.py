@@ -2,10 +2,10 @@
 
 import contextlib
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
@@ -18,7 +18,7 @@ from refinenet_jax.models.leaves import replace_leaves, split_network, weights_o
 from refinenet_jax.weights.load import read_weights, shapes_of
 
 
-def run(config: ConfigDict, workdir: Path, weights: str) -> None:
+def run(config: ConfigDict, workdir: epath.Path, weights: str) -> None:
     """Writes checkpoints/ for the config's network from the file `weights`.
 
     Of several processes the first works.

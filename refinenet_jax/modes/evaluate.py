@@ -1,14 +1,15 @@
 """Mode eval: scores a checkpoint on a whole split."""
 
 import contextlib
-from pathlib import Path
 
+import jax
 import jax.numpy as jnp
+from etils import epath
 from ml_collections import ConfigDict
 
 from refinenet_jax import log
 from refinenet_jax.assembly.data import find_dataset, open_data
-from refinenet_jax.assembly.evaluation import build_evaluator
+from refinenet_jax.assembly.evaluation import build_evaluator, layout_of
 from refinenet_jax.assembly.network import describe
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.checkpoints.store import open_checkpoints
@@ -16,15 +17,15 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.evaluation.report import class_table
 from refinenet_jax.models import abstract_network
 from refinenet_jax.models.architecture import check_same_network
-from refinenet_jax.sharding import local_layout
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigDict, workdir: epath.Path) -> None:
     """Evaluates a checkpoint of a workdir; writes eval.json and eval/report.html.
 
     Raises:
         UserError: no checkpoint, no data, or a network other than the config's.
     """
+    layout = layout_of(config, jax.local_devices())
     wanted = describe(config, find_dataset(config))
 
     def check(found: Metadata) -> None:
@@ -38,7 +39,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
     with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
         found, params, batch_stats = checkpoints.load_network(
-            config.eval.checkpoint, local_layout().state, check
+            config.eval.checkpoint, layout.state, check
         )
     data = open_data(config, config.data.eval_split)
     network = abstract_network(found.architecture, jnp.dtype(config.model.dtype))

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
@@ -45,7 +45,7 @@ class _Format:
     """
 
     encode: Callable[[Program, Shape, dict[str, str]], bytes]
-    load: Callable[[Path], Runner]
+    load: Callable[[epath.Path], Runner]
 
 
 _FORMATS = {
@@ -57,7 +57,7 @@ _FORMATS = {
 }
 
 
-def run(config: ConfigDict, workdir: Path, patterns: Sequence[str]) -> None:
+def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> None:
     """Writes the files of config.export.formats and export.json into export/.
 
     patterns: as mode predict takes them: the pictures that each program is tried on
@@ -138,7 +138,7 @@ def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
     }
 
 
-def _write_weights(segmenter: Segmenter, workdir: Path) -> dict[str, Any]:
+def _write_weights(segmenter: Segmenter, workdir: epath.Path) -> dict[str, Any]:
     """Writes network.safetensors; gives what export.json says of it."""
     path = workdir / "export" / "network.safetensors"
     tensors = segmenter.save(path)
@@ -146,7 +146,7 @@ def _write_weights(segmenter: Segmenter, workdir: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": files.sha256(path), "tensors": tensors}
 
 
-def _pictures(config: ConfigDict, paths: Sequence[Path]) -> list[np.ndarray]:
+def _pictures(config: ConfigDict, paths: Sequence[epath.Path]) -> list[np.ndarray]:
     """What the programs are tried on: uint8 [H,W,3] RGB of the exported size each."""
     if paths:
         images = [read_image(path) for path in paths]
@@ -164,7 +164,7 @@ def _at_hand(request: Request) -> bool:
         return False
     found = builder(request)
     is_drawn = not isinstance(found, FilesBuilder)
-    return is_drawn or bool(request.manual_dir) or Path(found.data_path).exists()
+    return is_drawn or bool(request.manual_dir) or files.path(found.data_path).exists()
 
 
 class _Trial:
@@ -185,7 +185,7 @@ class _Trial:
                 self._expected.append(segmenter.predict(picture))
                 on_picture()
 
-    def write(self, name: str, folder: Path) -> dict[str, Any]:
+    def write(self, name: str, folder: epath.Path) -> dict[str, Any]:
         """Writes the program in one format; gives what export.json says of it.
 
         Raises:

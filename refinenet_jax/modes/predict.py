@@ -5,10 +5,10 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
@@ -19,14 +19,16 @@ from refinenet_jax.errors import UserError, listed
 from refinenet_jax.inference import video
 from refinenet_jax.inference.inputs import find_inputs, is_video
 from refinenet_jax.inference.submission import Classes, Submission
+from refinenet_jax.memory import OutOfMemory
 from refinenet_jax.pictures import encode, overlay, palette_png
 from refinenet_jax.segmenter import Segmenter
 
 _LONGEST_JPEG = 65_500  # JPEG_MAX_DIMENSION of libjpeg
+_SUMMARY = "summary.json"
 _NAMED = 10  # failures in the line at the end; the others are counted
 
 
-def run(config: ConfigDict, workdir: Path, patterns: Sequence[str]) -> None:
+def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> None:
     """Writes what `Predictions` says into predictions/, summary.json and the archive.
 
     patterns: files, folders or globs. Of several processes the first works.
@@ -80,7 +82,7 @@ class Predictions:
     def __init__(
         self,
         segmenter: Segmenter,
-        folder: Path,
+        folder: epath.Path,
         *,
         overwrite: bool,
         probabilities: bool,
@@ -106,19 +108,20 @@ class Predictions:
         if earlier is not None and earlier != step and not self._overwrite:
             aside = self._unused(f"{self.folder.name}_step{earlier}")
             try:
-                self.folder.rename(aside)
+                files.rename_folder(self.folder, aside, last=_SUMMARY)
             except OSError as error:
                 raise UserError(
                     f"{self.folder} holds results of step {earlier}, this is step "
-                    f"{step}, and cannot be moved aside ({error.strerror}): choose "
+                    f"{step}, and cannot be moved aside ({files.reason(error)}): choose "
                     "another --workdir"
                 ) from error
             log.say(f"results of step {earlier}, this is step {step}, move to {aside}")
             earlier = None
         if earlier != step:
             self._write_summary()
+        self._present = {path.name for path in self.folder.iterdir()}
 
-    def predict(self, path: Path) -> None:
+    def predict(self, path: epath.Path) -> None:
         """Predicts an image or a video, unless its results are there.
 
         Raises:
@@ -134,6 +137,8 @@ class Predictions:
                 self._predict_image(path)
         except (DataError, video.VideoError) as error:
             self._failed.append(str(error))
+        except OutOfMemory as error:
+            self._failed.append(f"{path}: {error}")
 
     def finish(self) -> None:
         """Writes summary.json and says what was done."""
@@ -168,10 +173,10 @@ class Predictions:
             "seconds": seconds,
             "step": self._segmenter.metadata.step,
         }
-        files.write_json(self.folder / "summary.json", summary)
+        files.write_json(self.folder / _SUMMARY, summary)
         return seconds
 
-    def _unused(self, name: str) -> Path:
+    def _unused(self, name: str) -> epath.Path:
         """A path beside the folder that nothing is at: NAME, NAME_2, ..."""
         candidates = (
             self.folder.with_name(f"{name}_{number}" if number > 1 else name)
@@ -182,22 +187,23 @@ class Predictions:
     def _earlier_step(self) -> int | None:
         """The step of the network that predicted what is there, where that is known."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return json.loads((self.folder / "summary.json").read_text())["step"]
+            return json.loads((self.folder / _SUMMARY).read_text())["step"]
         return None
 
-    def _is_kept(self, path: Path) -> bool:
-        return not self._overwrite and all(x.exists() for x in self._results(path))
+    def _is_kept(self, path: epath.Path) -> bool:
+        results = {result.name for result in self._results(path)}
+        return not self._overwrite and results <= self._present
 
-    def _results(self, path: Path) -> list[Path]:
+    def _results(self, path: epath.Path) -> list[epath.Path]:
         if is_video(path):
             return [self.folder / path.stem, self._result(path, "_overlay.mp4")]
         endings = [".png", "_overlay.jpg"] + [".npz"] * self._probabilities
         return [self._result(path, ending) for ending in endings]
 
-    def _result(self, path: Path, ending: str) -> Path:
+    def _result(self, path: epath.Path, ending: str) -> epath.Path:
         return self.folder / f"{path.stem}{ending}"
 
-    def _predict_image(self, path: Path) -> None:
+    def _predict_image(self, path: epath.Path) -> None:
         image = read_image(path)
         if max(image.shape) > _LONGEST_JPEG:
             self._failed.append(
@@ -220,7 +226,7 @@ class Predictions:
         files.write_bytes(self._result(path, "_overlay.jpg"), mixed)
         self._counts["images"] += 1
 
-    def _predict_video(self, path: Path) -> None:
+    def _predict_video(self, path: epath.Path) -> None:
         """One frame after another, so that a video of any length fits into memory."""
         source = video.Video(path)
         folder, palette = self.folder / path.stem, self._segmenter.palette
@@ -242,7 +248,7 @@ class Predictions:
 
 
 def _submission(
-    settings: ConfigDict, paths: Sequence[Path], class_names: Sequence[str]
+    settings: ConfigDict, paths: Sequence[epath.Path], class_names: Sequence[str]
 ) -> Submission | None:
     """What config.predict asks for; None where it asks for none."""
     if not settings.submission:

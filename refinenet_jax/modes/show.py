@@ -1,14 +1,13 @@
 """Mode show: the whole configuration, and what differs from the default."""
 
-from pathlib import Path
-
+from etils import epath
 from ml_collections import ConfigDict
 
 from refinenet_jax.config import flatten
 from refinenet_jax.settings import SETTINGS
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigDict, workdir: epath.Path) -> None:
     """Prints each field on a line; starts nothing and writes nothing."""
     values = flatten(config)
     differing = 0

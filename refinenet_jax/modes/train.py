@@ -4,16 +4,17 @@ import contextlib
 import dataclasses
 import json
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeVar
 
 import grain
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from refinenet_jax import files, log
+from refinenet_jax import files, lock, log, memory, preemption, watchdog
 from refinenet_jax.assembly.batches import build_batches
 from refinenet_jax.assembly.data import open_data
 from refinenet_jax.assembly.evaluation import build_evaluator
@@ -22,7 +23,12 @@ from refinenet_jax.assembly.network import (
     refuse_missing_weights,
     weights_to_start_from,
 )
-from refinenet_jax.assembly.training import Step, build_step
+from refinenet_jax.assembly.training import (
+    Step,
+    build_step,
+    layout_of,
+    refuse_large_step,
+)
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.checkpoints.store import Checkpoints
 from refinenet_jax.config import flatten
@@ -30,15 +36,24 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.evaluation.evaluator import Evaluator
 from refinenet_jax.evaluation.report import class_table
 from refinenet_jax.models import RefineNet, abstract_network, count_parameters
-from refinenet_jax.provenance import provenance
-from refinenet_jax.sharding import (
-    Layout,
-    check_batch_size,
-    global_layout,
-    to_devices,
+from refinenet_jax.processes import (
+    TO_WORK,
+    any_process,
+    on_first_process,
+    wait_for_all,
 )
+from refinenet_jax.provenance import provenance
+from refinenet_jax.sharding import Layout, placed, to_devices
+from refinenet_jax.training.profiling import Profile
 from refinenet_jax.training.state import TrainState, create_state, sha256
 from refinenet_jax.training.train_log import TrainLog
+
+_Arrays = TypeVar("_Arrays")
+
+_SMALLER = (
+    "set config.model.remat='blocks', raise config.train.accumulate, or lower "
+    "config.train.batch_size or config.data.crop_size"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +61,7 @@ class _Run:
     """What the steps of a run have in common."""
 
     config: ConfigDict
-    workdir: Path
+    workdir: epath.Path
     metadata: Metadata
     layout: Layout
     batches: grain.DatasetIterator
@@ -54,21 +69,27 @@ class _Run:
     evaluator: Evaluator
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigDict, workdir: epath.Path) -> None:
     """Trains until config.train.num_steps; goes on where the workdir stands.
 
     Raises:
-        UserError: bad settings or data, another network in the workdir, or a loss that
-            is no longer a number.
+        UserError: bad settings or data, another network in the workdir, a checkpoint
+            that cannot be written, or a loss that is no longer a number.
+        Preempted: the program was asked to end; all that was done is saved.
     """
-    layout = global_layout()
-    check_batch_size("train.batch_size", config.train.batch_size, layout)
+    layout = layout_of(config, jax.devices())
     refuse_missing_weights(config)
     files.make_folder(workdir, "--workdir")
+    with _alone_in(workdir):
+        _run(config, workdir, layout)
+
+
+def _run(config: ConfigDict, workdir: epath.Path, layout: Layout) -> None:
     data = open_data(config, config.data.train_split, config.data.eval_split, look=True)
     metadata = describe(config, data.dataset)
     batches_of_run = build_batches(config, data, metadata.architecture.mean)
     network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
+    refuse_large_step(config, layout)
     step = build_step(config, network, layout)
     evaluator = build_evaluator(config, network, data)
     train_source = data.sources[config.data.train_split]
@@ -89,11 +110,39 @@ def run(config: ConfigDict, workdir: Path) -> None:
             f"{len(train_source)} images of {data.dataset.name} "
             f"{config.data.train_split}; files go to {workdir}"
         )
-        state = _train(this, state, _compiled(step))
-        checkpoints.wait()
+        with memory.telling("training", _SMALLER):
+            train_step = _compiled(step)
+            # Compiling takes one process seconds and another minutes, and what connects
+            # them in the first step waits for half a minute only.
+            wait_for_all("the first step", TO_WORK)
+            with preemption.deferred(), watchdog.watching(config.train.hang_timeout):
+                state = _train(this, state, train_step)
+                checkpoints.wait()
         _write_result(
             this, state, count_parameters(network), len(train_source.left_out)
         )
+
+
+@contextlib.contextmanager
+def _alone_in(workdir: epath.Path) -> Iterator[None]:
+    """No other run trains in the workdir within the block; all processes come here.
+
+    Raises:
+        UserError: another one does.
+    """
+    with contextlib.ExitStack() as held:
+        on_first_process(
+            lambda: held.enter_context(
+                lock.hold(
+                    workdir / ".lock",
+                    f"a training in {workdir}",
+                    remedy="wait for its end, or choose another --workdir",
+                    say=log.say,
+                )
+            ),
+            "process 0 could not have the workdir for itself, see there",
+        )
+        yield
 
 
 def _train(
@@ -102,6 +151,7 @@ def _train(
     """The loop; returns the state after the last step."""
     config, checkpoints = this.config.train, this.checkpoints
     first_step, num_steps = int(state.step), config.num_steps
+    checkpoint_due = False
     with (
         contextlib.closing(
             TrainLog(
@@ -111,42 +161,100 @@ def _train(
                 batch_size=config.batch_size,
             )
         ) as train_log,
+        contextlib.closing(
+            Profile(this.workdir / "profile", config.profile, log.say)
+        ) as profile,
         log.progress("training", num_steps, done=first_step) as on_step,
     ):
+        if _owes_evaluation(this, first_step):
+            mean_iou = _evaluate(this, first_step, state, train_log)
+            if mean_iou is not None:
+                _save(this, first_step, state, mean_iou)
+            else:
+                _end(this, first_step)
         for step in range(first_step + 1, num_steps + 1):
+            profile.before(step)
             with train_log.waiting_for_input():
                 batch = to_devices(next(this.batches), this.layout)
             with jax.transfer_guard("disallow"):  # a step never waits for the host
                 state, metrics = train_step(state, batch)
+            profile.after(step, metrics)
             train_log.add(step, metrics)
+            watchdog.moved_on()
             on_step()
 
             last = step == num_steps
+            preempted = preemption.reached()
+            writing = checkpoints.is_writing()
             log_due = last or _is_due(step, config.log_every)
             evaluation_due = last or _is_due(step, config.eval_every)
-            checkpoint_due = last or _is_due(step, config.checkpoint_every)
-            if log_due or evaluation_due or checkpoint_due:
+            checkpoint_due |= _is_due(step, config.checkpoint_every)
+            if preempted or log_due or evaluation_due or checkpoint_due:
                 _refuse_non_finite(train_log.non_finite_steps(), this.workdir)
             if log_due:
                 train_log.write(step)
             mean_iou = None
-            if evaluation_due:
-                with train_log.paused():
-                    record, pictures = this.evaluator.evaluate(
-                        step, state.params, state.batch_stats, this.workdir
-                    )
-                mean_iou = record["mean_iou"]
-                train_log.evaluation(step, record, pictures)
-                log.say(class_table(record) if last else f"mean IoU {mean_iou:.4f}")
-            if checkpoint_due or _is_best(mean_iou, checkpoints):
+            if evaluation_due and not preempted:
+                mean_iou = _evaluate(this, step, state, train_log)
+                preempted = preemption.reached()
+            if (
+                last
+                or preempted
+                or _is_best(mean_iou, checkpoints)
+                # Rather late than waiting for the one before to be written.
+                or (checkpoint_due and not any_process(writing))
+            ):
                 # Before the next batch is taken: going on repeats and skips nothing.
-                checkpoints.save(
-                    step,
-                    state.items(),
-                    this.batches.get_state(),
-                    dataclasses.replace(this.metadata, mean_iou=mean_iou),
-                )
+                _save(this, step, state, mean_iou)
+                checkpoint_due = False
+            if preempted:
+                _end(this, step)
     return state
+
+
+def _owes_evaluation(this: _Run, step: int) -> bool:
+    """Whether the run goes on from a step where it was ended while evaluating."""
+    config = this.config.train
+    due = step == config.num_steps or _is_due(step, config.eval_every)
+    return step > 0 and due and this.checkpoints.score(step) is None
+
+
+def _evaluate(
+    this: _Run, step: int, state: TrainState, train_log: TrainLog
+) -> float | None:
+    """The mean IoU; None where the run was asked to end meanwhile."""
+    try:
+        with train_log.paused():
+            record, pictures = this.evaluator.evaluate(
+                step, *_whole(this.layout, state.network), this.workdir
+            )
+    except preemption.Preempted:
+        return None
+    train_log.evaluation(step, record, pictures)
+    mean_iou = record["mean_iou"]
+    last = step == this.config.train.num_steps
+    log.say(class_table(record) if last else f"mean IoU {mean_iou:.4f}")
+    return mean_iou
+
+
+def _whole(layout: Layout, arrays: _Arrays) -> _Arrays:
+    """With a full copy on each device; all processes must call this."""
+    return placed(arrays, layout.state) if layout.divides_state else arrays
+
+
+def _save(this: _Run, step: int, state: TrainState, mean_iou: float | None) -> None:
+    this.checkpoints.save(
+        step,
+        state.items(),
+        this.batches.get_state(),
+        dataclasses.replace(this.metadata, mean_iou=mean_iou),
+    )
+
+
+def _end(this: _Run, step: int) -> NoReturn:
+    """Once all is written."""
+    this.checkpoints.wait()
+    raise preemption.Preempted(f"stopped after step {step}, saved in {this.workdir}")
 
 
 def _is_best(mean_iou: float | None, checkpoints: Checkpoints) -> bool:
@@ -160,7 +268,7 @@ def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _refuse_non_finite(steps: list[int], workdir: Path) -> None:
+def _refuse_non_finite(steps: list[int], workdir: epath.Path) -> None:
     if steps:
         raise UserError(
             f"loss or gradient is no finite number at step {', '.join(map(str, steps))}: lower "
@@ -183,28 +291,36 @@ def _starting_state(this: _Run, step: Step) -> TrainState:
         rngs = nnx.Rngs(params=jax.random.key(config.seed, impl="rbg"))
         dtype = jnp.dtype(metadata.dtype)
         network = RefineNet(metadata.architecture, dtype=dtype, rngs=rngs)
-        return create_state(network, step.optimizer, config.seed)
+        return create_state(
+            network, step.optimizer, config.seed, averages=config.train.ema > 0
+        )
 
     state = jax.jit(create, out_shardings=this.layout.state)()
     if config.init_from:
         params, batch_stats = weights_to_start_from(
             config, state.params, state.batch_stats, metadata, this.layout.state
         )
-        return dataclasses.replace(state, params=params, batch_stats=batch_stats)
-    if config.model.batch_norm != "trained":
+        state = state.starting_from(params, batch_stats)
+    elif config.model.batch_norm != "trained":
         log.say(
             "frozen BatchNorm statistics with random weights train badly: set "
             "config.init_from, or config.model.batch_norm='trained'"
         )
+    if this.layout.divides_state:
+        return placed(state, this.layout.state_shardings(state))
     return state
 
 
-def _tell_going_on(step: int, workdir: Path, config: ConfigDict) -> None:
+def _tell_going_on(step: int, workdir: epath.Path, config: ConfigDict) -> None:
     log.say(f"going on after step {step}")
     path = workdir / "config.json"
     if not path.exists():
         return
-    before = flatten(ConfigDict(json.loads(path.read_text())))
+    try:
+        before = flatten(ConfigDict(json.loads(path.read_text())))
+    except (AttributeError, OSError, TypeError, ValueError):
+        log.say(f"{path} cannot be read: what changed since is not known")
+        return
     after = flatten(ConfigDict(json.loads(config.to_json())))
     changes = [
         f"{name} {before.get(name)} → {value}"
@@ -220,6 +336,7 @@ def _compiled(step: Step) -> jax.stages.Compiled:
     start = time.monotonic()
     lowered = step.function.lower(step.abstract_state, step.abstract_batch)
     compiled = lowered.compile()
+    memory.refuse_large_program(compiled, "a training step", _SMALLER)
     log.say(f"compiled the training step in {time.monotonic() - start:.0f} s")
     return compiled
 

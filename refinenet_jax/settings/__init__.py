@@ -6,7 +6,7 @@ help and docs/settings.md, which `python -m refinenet_jax.settings` writes.
 
 from refinenet_jax.settings.data import DATA, FOLDER
 from refinenet_jax.settings.network import MODEL, RUN
-from refinenet_jax.settings.results import EVAL, EXPORT, PREDICT
+from refinenet_jax.settings.results import EVAL, EXPORT, PLAN, PREDICT
 from refinenet_jax.settings.setting import Setting
 from refinenet_jax.settings.training import LOSS, OPTIMIZER, TRAIN
 
@@ -23,6 +23,7 @@ GROUPS = {
     "eval": "how images are evaluated, and predicted too",
     "predict": "what mode predict writes",
     "export": "what mode export writes",
+    "plan": "what mode plan looks for",
 }
 
 SETTINGS: dict[str, Setting] = {
@@ -38,6 +39,7 @@ SETTINGS: dict[str, Setting] = {
         EVAL,
         PREDICT,
         EXPORT,
+        PLAN,
     )
     for setting in part
 }

@@ -37,12 +37,24 @@ SHORT_EDGE = Each(Whole(1, 100_000), 2, 2, rising=True, example="(450, 1100)")
 
 DATA = (
     Setting("data.name", "shapes", _DATASET, "The data set."),
-    Setting("data.dir", "", Text(), "Prepared data; empty: where TFDS keeps it."),
+    Setting(
+        "data.dir",
+        "",
+        Text(),
+        "Prepared data, on disk or gs://; empty: where TFDS keeps it.",
+    ),
+    Setting(
+        "data.cache_dir",
+        "",
+        Text("a path on disk", r"(?!\w+:/).*"),
+        "Folder on the host's own disk that prepared data is copied to, once; empty: it "
+        "is read where it is.",
+    ),
     Setting(
         "data.manual_dir",
         "",
         Text(),
-        "The data set as its authors ship it; empty: download it.",
+        "The data set as its authors ship it, on disk or gs://; empty: download it.",
     ),
     Setting("data.train_split", "train", Text(), "What is trained on."),
     Setting("data.eval_split", "val", Text(), "What is evaluated on."),

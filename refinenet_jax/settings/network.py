@@ -129,6 +129,20 @@ MODEL = (
         "Of the arithmetic; parameters stay float32.",
     ),
     Setting(
+        "model.remat",
+        "none",
+        OneOf(("none", "blocks", "all")),
+        "What the backward pass computes again rather than keeps in memory: nothing, "
+        "the insides of blocks, or all but the taps and what the blocks of the cascade "
+        "give.",
+    ),
+    Setting(
+        "model.scan_blocks",
+        False,
+        Flag(),
+        "Equal blocks in a row, from eight on, are compiled once, as a loop.",
+    ),
+    Setting(
         "model.batch_norm",
         "trained",
         OneOf(("trained", "frozen_statistics", "frozen")),

@@ -1,4 +1,4 @@
-"""The settings of evaluation, prediction and export."""
+"""The settings of evaluation, prediction, export and planning."""
 
 from refinenet_jax.settings.data import SHORT_EDGE
 from refinenet_jax.settings.rules import Each, Flag, Number, OneOf, Text, Whole
@@ -19,6 +19,13 @@ EVAL = (
         128,
         Whole(1, 8192),
         "Images that no bucket holds are padded to a multiple of this.",
+    ),
+    Setting(
+        "eval.row_shards",
+        1,
+        Whole(1, 1024),
+        "Devices that share each image, a band of rows each, in mode eval and while "
+        "training.",
     ),
     Setting(
         "eval.short_edge",
@@ -124,5 +131,15 @@ EXPORT = (
         (512, 512),
         Each(Whole(1, 16384), 2, 2, example="(512, 512)"),
         "Height and width that these programs take.",
+    ),
+)
+
+PLAN = (
+    Setting(
+        "plan.search",
+        False,
+        Flag(),
+        "The largest batch of a device is looked for, with each model.remat, and parts "
+        "for train.batch_size where it does not fit; several compilations each.",
     ),
 )

@@ -114,7 +114,7 @@ class Text(Rule):
 class Texts(Rule):
     """Any number of texts, such as paths."""
 
-    text: str = "text on one line each"
+    text: str = f"{Text().text}, each"
 
     def holds(self, value: Any) -> bool:
         return isinstance(value, tuple) and all(map(Text().holds, value))

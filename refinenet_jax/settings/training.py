@@ -1,6 +1,6 @@
 """The settings of optimiser, loss and training."""
 
-from refinenet_jax.settings.rules import Each, Number, OneOf, Whole
+from refinenet_jax.settings.rules import Each, Flag, Number, OneOf, Whole
 from refinenet_jax.settings.setting import Setting
 
 _STEPS = Whole(1, 2**31 - 1)
@@ -69,6 +69,33 @@ TRAIN = (
         Whole(1, 65536),
         "Images a step, over all devices of all processes.",
     ),
+    Setting(
+        "train.accumulate",
+        1,
+        Whole(1, 65536),
+        "Parts that a batch is taken in, one after the other, for one step: memory of "
+        "a part, gradient of the batch.",
+    ),
+    Setting(
+        "train.shard_state",
+        False,
+        Flag(),
+        "Each device keeps a share of the parameters and of what the optimiser knows "
+        "of them, rather than all.",
+    ),
+    Setting(
+        "train.row_shards",
+        1,
+        Whole(1, 1024),
+        "Devices that share each picture, a band of rows each.",
+    ),
+    Setting(
+        "train.ema",
+        0.0,
+        Number(0, 0.999999),
+        "Decay of an average of the network over the steps, such as 0.999, which is "
+        "then what is evaluated, saved and exported; 0: none.",
+    ),
     Setting("train.log_every", 20, _STEPS, "Steps between lines of train.jsonl."),
     Setting(
         "train.eval_every",
@@ -87,5 +114,18 @@ TRAIN = (
         2,
         Whole(1, 1_000_000),
         "The latest; the best is kept besides.",
+    ),
+    Setting(
+        "train.profile",
+        (),
+        Each(_STEPS, 2, 2, empty=True, rising=True, example="(10, 12)"),
+        "First and last of the steps that are traced into WORKDIR/profile.",
+    ),
+    Setting(
+        "train.hang_timeout",
+        600,
+        Whole(0, 604_800),
+        "Seconds without a step or an evaluated image after which each process prints "
+        "where its threads wait; 0: never.",
     ),
 )

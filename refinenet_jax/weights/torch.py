@@ -10,13 +10,13 @@ import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
+from etils import epath
 
 from refinenet_jax import files
 from refinenet_jax.errors import UserError
@@ -57,11 +57,11 @@ class Checkpoint:
 def is_torch_file(name: str) -> bool:
     """Whether a setting names a PyTorch checkpoint rather than a workdir."""
     return name.startswith(PYPI_PREFIX) or (
-        name.endswith(_SUFFIXES) and not Path(name).is_dir()
+        name.endswith(_SUFFIXES) and not files.is_folder(files.path(name))
     )
 
 
-def locate(name: str) -> Path:
+def locate(name: str) -> epath.Path:
     """The file that a path, or "pypi:DISTRIBUTION", stands for, where it can be opened.
 
     Raises:
@@ -76,9 +76,9 @@ def locate(name: str) -> Path:
     return path
 
 
-def _locate(name: str) -> Path:
+def _locate(name: str) -> epath.Path:
     if not name.startswith(PYPI_PREFIX):
-        path = Path(name)
+        path = files.path(name)
         if not path.is_file():
             raise UserError(f"{name} is no file: check the path of the weights")
         return path
@@ -92,7 +92,7 @@ def _locate(name: str) -> Path:
         raise UserError(
             f"{name} is not installed: pip install 'refinenet_jax[{extra}]'"
         ) from error
-    path = Path(str(found))
+    path = files.path(str(found))
     if not path.is_file() or files.sha256(path) != sha256:
         raise UserError(
             f"{name}: {path} is missing or damaged: "
@@ -101,17 +101,22 @@ def _locate(name: str) -> Path:
     return path
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: epath.Path) -> Checkpoint:
     """Opens a checkpoint.
 
     Raises:
         UserError: it is no checkpoint, is cut short, would run code, or holds NaN.
     """
     header: Mapping[str, str] = {}
-    if path.suffix == ".safetensors":
-        found, header = _read_safetensors(path)
-    else:
-        found = _read_pickle(path)
+    try:
+        with files.on_disk(path) as here:
+            digest = files.sha256(here)
+            if path.suffix == ".safetensors":
+                found, header = _read_safetensors(here, path)
+            else:
+                found = _read_pickle(here, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {files.reason(error)}") from error
     prefix = "module." if all(key.startswith("module.") for key in found) else ""
     tensors: dict[str, np.ndarray] = {}
     converted = set()
@@ -131,38 +136,41 @@ def read(path: Path) -> Checkpoint:
             f"{path}: {broken[0]} holds NaN or infinity, as do {len(broken) - 1} others: "
             "take an earlier checkpoint of that training"
         )
-    return Checkpoint(tensors, files.sha256(path), header, tuple(sorted(converted)))
+    return Checkpoint(tensors, digest, header, tuple(sorted(converted)))
 
 
-def read_header(path: Path) -> Mapping[str, str]:
+def read_header(path: epath.Path) -> Mapping[str, str]:
     """The text that a .safetensors file brings along, without its tensors.
 
     Raises:
         UserError: it is no such file.
     """
-    with _opened(path) as file:
+    with files.on_disk(path) as here, _opened(here, path) as file:
         return file.metadata() or {}
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
+    path: epath.Path, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
 ) -> None:
     """Writes a .safetensors file, whole or not at all."""
     content = safetensors.numpy.save(dict(tensors), {"format": "pt", **header})
     files.write_bytes(path, content)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
-    with _opened(path) as file:
+def _read_safetensors(
+    here: epath.Path, path: epath.Path
+) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
+    """here: where the file is; path: as it was named."""
+    with _opened(here, path) as file:
         header = file.metadata() or {}
         keys = list(file.keys())
         return {key: _tensor_of(file, key, path) for key in keys}, header
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(here: epath.Path, path: epath.Path) -> Iterator[Any]:
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
+        with safetensors.safe_open(here, framework="numpy") as file:
             yield file
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
@@ -170,7 +178,7 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _tensor_of(file: Any, key: str, path: Path) -> np.ndarray:
+def _tensor_of(file: Any, key: str, path: epath.Path) -> np.ndarray:
     """One tensor of an open .safetensors file."""
     try:
         return file.get_tensor(key)
@@ -179,18 +187,18 @@ def _tensor_of(file: Any, key: str, path: Path) -> np.ndarray:
         raise _no_numbers(path, key, dtype) from error
 
 
-def _no_numbers(path: Path, key: str, form: str) -> UserError:
+def _no_numbers(path: epath.Path, key: str, form: str) -> UserError:
     return UserError(
         f"{path}: {key} is stored as {form}, which is not read here: save it as a dense "
         "tensor of 16 or 32-bit floating-point numbers"
     )
 
 
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+def _read_pickle(here: epath.Path, path: epath.Path) -> dict[str, np.ndarray]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(here, map_location="cpu", weights_only=True)
     except Exception as error:  # many kinds
         raise UserError(f"{path} {_fault(error)}") from error
     content = _unwrapped(content)

@@ -50,3 +50,26 @@ def test_a_step_that_needs_something_of_the_host_is_refused(tmp_path):
     )
     with pytest.raises(RuntimeError, match="Disallowed host-to-device transfer"):
         train._train(run, state, step)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", None])
+def test_a_config_json_that_is_garbled_stops_nothing(content, tmp_path, capsys):
+    if content is None:
+        (tmp_path / "config.json").mkdir()
+    else:
+        (tmp_path / "config.json").write_bytes(content)
+    train._tell_going_on(3, tmp_path, default())
+    assert "config.json cannot be read: what changed" in capsys.readouterr().out
+
+
+def test_a_second_run_in_a_workdir_is_refused(tmp_path):
+    with (
+        train._alone_in(tmp_path),
+        pytest.raises(
+            UserError, match=rf"a training in {tmp_path} goes on already, by "
+        ),
+        train._alone_in(tmp_path),
+    ):
+        raise AssertionError
+    with train._alone_in(tmp_path):
+        pass

@@ -12,7 +12,7 @@ from refinenet_jax.sharding import Layout
 from refinenet_jax.training.losses import cross_entropy
 from refinenet_jax.training.optimizer import build_optimizer
 from refinenet_jax.training.state import TrainState, create_state, sha256
-from refinenet_jax.training.steps import build_train_step
+from refinenet_jax.training.steps import StepOptions, build_train_step
 from tests.architectures import abstract_network, architecture
 from tests.random_network import random_light_resnet18
 
@@ -55,7 +55,7 @@ def a_step(network, optimizer, layout, **options):
         optax.constant_schedule(0.01),
         functools.partial(cross_entropy, resolution="label"),
         layout,
-        **options,
+        StepOptions(**options),
     )
 
 
@@ -123,6 +123,7 @@ def test_hundred_steps_of_frozen_statistics_leave_every_bit(network, regime):
     assert unchanged == (norms if regime == "frozen" else set())
 
 
+@pytest.mark.slow  # compiles a step of its own
 def test_a_bfloat16_step_computes_in_bfloat16_and_keeps_float32():
     layout, shape = layout_over(1), (2, 32, 33)
     small = {"cascade": "single", "pooling_stages": 0}  # quick to compile

@@ -33,13 +33,27 @@ def refused(tensors, variant, **options):
         ("light_resnet50_caffe", {}),
         ("light_mobilenet_v2", {}),
         ("light_efficientnet_lite0", {}),
-        ("light_efficientnet_lite0", {"cascade": "single"}),
-        ("light_mobilenet_v2", {"cascade": "2_cascaded", "pooling_stages": 0}),
+        pytest.param(
+            "light_efficientnet_lite0", {"cascade": "single"}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "light_mobilenet_v2",
+            {"cascade": "2_cascaded", "pooling_stages": 0},
+            marks=pytest.mark.slow,
+        ),
         ("light_resnet18", {"cascade": "2_cascaded", "void_output": True}),
-        ("light_resnet18", {"cascade": "single", "input_scales": (1.2, 0.6)}),
+        pytest.param(
+            "light_resnet18",
+            {"cascade": "single", "input_scales": (1.2, 0.6)},
+            marks=pytest.mark.slow,
+        ),
         ("mobilenet_v2", {"cascade": "4_cascaded"}),
         ("resnet18", {"classifier_units": 2, "output_units": 1}),
-        ("resnet18", {"input_scales": (1.2, 0.6), "cascade": "2_cascaded"}),
+        pytest.param(
+            "resnet18",
+            {"input_scales": (1.2, 0.6), "cascade": "2_cascaded"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_export_and_import_give_every_bit_back(variant, changes):
