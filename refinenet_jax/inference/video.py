@@ -1,46 +1,66 @@
-"""Reads videos frame by frame and writes them whole or not at all."""
+"""Reads videos frame by frame, through PyAV, and says what is damaged in them."""
 
 import contextlib
-import errno
-import math
-import os
-from collections.abc import Callable, Iterator
+import dataclasses
+import importlib.util
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from etils import epath
 
 from refinenet_jax import files
 from refinenet_jax.data import images
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, first_line, listed
+
+if TYPE_CHECKING:
+    from av import Packet, VideoStream
+    from av.container import InputContainer
 
 SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
-# OpenCV reads these when it opens its first video. FFmpeg is to be silent, as what fails
-# is said in one line; and to drop a packet that the file breaks off within, which would
-# be half a picture.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "fflags;discardcorrupt")
-
-_ESTIMATED = (".mkv", ".webm")
-_OFF_THE_GRID = 0.25  # of a frame; Matroska rounds times to milliseconds
+_NAMED = 5  # runs of damaged frames in a line; the others are counted
 
 
 class VideoError(UserError):
     """A file that is no video, or one that cannot be shown as a video."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One picture of a video.
+
+    Attributes:
+        number: its place among the frames that are in the file, from 0.
+        time: when it is shown, in seconds.
+        pixels: uint8 [H,W,3] RGB, turned as viewers show it.
+    """
+
+    number: int
+    time: Fraction
+    pixels: np.ndarray
+
+
+def refuse_missing_reader(path: epath.Path) -> None:
+    """Raises UserError where PyAV, which reads and writes videos, is not installed."""
+    if not importlib.util.find_spec("av"):
+        raise UserError(
+            f"{path} is a video, which needs PyAV: pip install 'refinenet_jax[video]'"
+        )
+
+
 class Video:
     """A video file, read from its beginning to its end, once.
 
-    What a decoder repairs without a word (most of them paint over damaged blocks) is
-    taken as it comes; frames that it gives up are left out.
+    A frame that the decoder could not make whole is left out: what it would paint over
+    the damage is no picture.
 
     Attributes:
-        frame_rate: frames a second.
-        num_frames: as the file announces them; None where it does not.
-        shape: height and width of the first frame, turned as viewers show it.
-        skipped: what was left out so far, a line for each gap.
+        frame_rate: frames a second, on average.
+        num_frames: about how many there are; None where the file does not say.
+        shape: height and width of the first whole frame.
+        sound: the file opened once more, for its sound; None where it has none.
     """
 
     def __init__(self, path: epath.Path):
@@ -49,152 +69,162 @@ class Video:
         Raises:
             DataError: it is no regular file.
             VideoError: it cannot be read or is no video.
+            UserError: PyAV is not installed.
         """
+        refuse_missing_reader(path)
         self._path = path
-        self._capture = _open(path)
-        self.frame_rate = self._capture.get(cv2.CAP_PROP_FPS)
-        announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        # What is not known is a negative number beyond any count.
-        self.num_frames = round(announced) if announced > 0 else None
-        self._first = self._read()
-        if self._first is None or not 0 < self.frame_rate < math.inf:
+        self._container, self.sound = _open(path)
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        # Else decoders paint over what is damaged, and most say nothing of it.
+        self._stream.codec_context.options = {"err_detect": "explode"}
+        self._count = 0
+        self._damaged: list[int] = []
+        self._complaints: list[str] = []
+        self._dropped = 0  # by the file's own edit list
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self._frames = self._whole_frames()
+        self._first = next(self._frames, None)
+        if self._first is None or not rate:
+            self.close()
             raise VideoError(f"video {path} holds no frame that can be decoded")
-        self._start = self._position()
-        self.shape = self._first.shape[:2]
-        self.skipped: list[str] = []
+        self.frame_rate = Fraction(rate)
+        self.num_frames = self._announced()
+        self.shape = self._first.pixels.shape[:2]
 
-    def frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The number of each frame in the video, from 0, and uint8 [H,W,3] RGB."""
-        expected, steady, frame = 0, True, self._first
-        while frame is not None:
-            # Where all frames come at their time, a gap in time is frames missing;
-            # else the rate varies, or times are damaged, and they tell nothing.
-            place = self._position() - self._start
-            on_time = abs(place - round(place)) < _OFF_THE_GRID
-            steady = steady and on_time and place < (self.num_frames or 0)
-            number = max(expected, round(place)) if steady else expected
-            if number > expected:
-                self._skip(expected, number)
-            yield number, frame
-            expected = number + 1
-            frame = self._read()
-        self._check_end(expected)
+    def frames(self) -> Iterator[Frame]:
+        """The whole frames in order."""
+        assert self._first is not None
+        yield self._first
+        yield from self._frames
 
-    def _check_end(self, count: int) -> None:
-        """Says where frames are missing at the end, `count` being read or skipped."""
-        # Matroska announces a length in time, in which sound may outlast the pictures.
-        estimated = self._path.suffix.lower() in _ESTIMATED
-        slack = self.frame_rate / 4 if estimated else 0
-        if self.num_frames is not None and count < self.num_frames - slack:
-            self.skipped.append(
-                f"video {self._path} breaks off after frame {count - 1}, "
-                f"{self.num_frames - count} of its {self.num_frames} are missing"
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._container.close()
+        if self.sound is not None:
+            self.sound.close()
+
+    def faults(self) -> list[str]:
+        """What is damaged or missing in what was read, a line each."""
+        faults = []
+        if self._damaged:
+            which = listed(_runs(self._damaged), _NAMED)
+            faults.append(f"damaged in video {self._path}: {which}")
+        announced = self._stream.frames - self._dropped
+        if self._count < announced:
+            faults.append(
+                f"video {self._path} holds {self._count} of its {announced} frames"
             )
+        elif self._complaints:
+            faults.append(
+                f"parts of video {self._path} are missing: {self._complaints[0]}"
+            )
+        return faults
 
-    def _skip(self, first: int, behind: int) -> None:
-        last = behind - 1
-        which = f"frame {first}" if first == last else f"frames {first} to {last}"
-        self.skipped.append(f"{which} of video {self._path} cannot be decoded")
-
-    def _read(self) -> np.ndarray | None:
-        """The next frame that can be decoded, uint8 [H,W,3] RGB; None at the end."""
-        with _silence():
-            while self._capture.grab():
-                decoded, bgr = self._capture.retrieve()
-                if decoded:
-                    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-            self._capture.release()
+    def _announced(self) -> int | None:
+        if self._stream.frames:
+            return self._stream.frames
+        if self._container.duration:  # in microseconds
+            return round(self._container.duration * self.frame_rate / 1_000_000)
         return None
 
-    def _position(self) -> float:
-        """When the last frame is shown, counted in frames."""
-        return self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 * self.frame_rate
+    def _whole_frames(self) -> Iterator[Frame]:
+        import av
+
+        time = Fraction(0)
+        for packet in self._packets():
+            self._dropped += packet.is_discard
+            try:
+                decoded = packet.decode()
+            except av.FFmpegError:
+                self._damaged.append(self._count)
+                self._count += 1
+                continue
+            for frame in decoded:
+                number, self._count = self._count, self._count + 1
+                if frame.pts is not None and frame.time_base:
+                    time = frame.pts * frame.time_base
+                if frame.is_corrupt:
+                    self._damaged.append(number)
+                    continue
+                pixels = np.rot90(
+                    frame.to_ndarray(format="rgb24"), frame.rotation // 90
+                )
+                yield Frame(number, time, np.ascontiguousarray(pixels))
+
+    def _packets(self) -> Iterator["Packet[VideoStream]"]:
+        """What the file holds of pictures; notes what its reader complains about."""
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                with _listening(self._container.format.name, self._complaints):
+                    packet = next(packets, None)
+            except av.FFmpegError as error:
+                self._complaints.append(first_line(error))
+                return
+            if packet is None:
+                return
+            yield packet
 
 
-@contextlib.contextmanager
-def writing(
-    path: epath.Path, frame_rate: float, shape: tuple[int, int]
-) -> Iterator[Callable[[np.ndarray], None]]:
-    """Writes an MPEG-4 video; takes its frames, uint8 [H,W,3] RGB, one after another.
-
-    shape: height and width of the video. Frames of another are resized to it. MPEG-4
-    has even sizes only: the last row or column of odd ones is cut off. The file appears
-    when the block ends; where it raises, none does.
+def _open(path: epath.Path) -> tuple["InputContainer", "InputContainer | None"]:
+    """The file, and once more if it has sound.
 
     Raises:
-        VideoError: no video can have that shape or rate.
-        UserError: the folder cannot be written to, or is full.
+        DataError: it is no regular file.
+        VideoError: it cannot be read or is no video.
     """
-    height, width = shape
-    written = 0
-    with files.replacing(path) as partial:
-        partial.touch()  # OpenCV gives no reason where it cannot
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        with _silence():
-            writer = cv2.VideoWriter(
-                str(partial), cv2.CAP_FFMPEG, code, frame_rate, (width, height)
-            )
-        if not writer.isOpened():
-            raise VideoError(
-                f"{path} cannot be a video: {width}x{height} (width x height) at "
-                f"{frame_rate:g} frames a second is beyond MPEG-4; resize the pictures"
-            )
+    import av
 
-        def add(frame: np.ndarray) -> None:
-            nonlocal written
-            if frame.shape[:2] != shape:
-                frame = np.asarray(cv2.resize(frame, (width, height)), np.uint8)
-            with _silence():
-                writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            written += 1
-
-        try:
-            yield add
-        finally:
-            with _silence():
-                writer.release()
-        _check_written(partial, written)
-
-
-def _check_written(path: epath.Path, num_frames: int) -> None:
-    """Raises OSError where a video is not whole: OpenCV says nothing of a full disk."""
-    with _silence():
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    found = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-    capture.release()
-    if found == num_frames:
-        return
-    with path.open("ab") as file:  # has the system say why
-        file.write(bytes(1 << 16))
-        file.flush()
-        os.fsync(file.fileno())
-    raise OSError(errno.EIO, f"{found} of {num_frames} frames were written")
-
-
-def _open(path: epath.Path) -> cv2.VideoCapture:
     images.refuse_special(path)
     try:
         # What is open can be read on when its name is gone.
-        with files.on_disk(path) as file, _silence():
-            file.open("rb").close()  # OpenCV gives no reason where it cannot
-            capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
+        with files.on_disk(path) as file:
+            container = av.open(str(file))
+            if not container.streams.video:
+                container.close()
+                raise VideoError(f"{path} holds no pictures: leave it out")
+            return container, av.open(str(file)) if container.streams.audio else None
     except OSError as error:
         raise VideoError(f"{path} cannot be read: {files.reason(error)}") from error
-    if not capture.isOpened():
+    except (av.FFmpegError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise VideoError(
-            f"{path} is no video that OpenCV can read, or is cut short: convert it with "
-            "ffmpeg or leave it out"
-        )
-    return capture
+            f"{path} is no video that FFmpeg can read, or is cut short: mend or convert "
+            "it with ffmpeg, or leave it out"
+        ) from error
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps OpenCV from the terminal: what fails is said in one line."""
-    logging = cv2.utils.logging
-    level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+def _listening(reader: str, complaints: list[str]) -> Iterator[None]:
+    """Notes errors of FFmpeg's reader of a file format, who goes on without a word.
+
+    reader: the name of the format.
+    """
+    import av.logging
+
+    av.logging.set_skip_repeated(False)
+    av.logging.set_level(av.logging.ERROR)
     try:
-        yield
+        with av.logging.Capture(local=False) as messages:
+            yield
     finally:
-        logging.setLogLevel(level)
+        av.logging.set_level(None)
+    complaints += [text.strip() for _, name, text in messages if name == reader]
+
+
+def _runs(numbers: list[int]) -> list[str]:
+    """[3, 4, 5, 8] → ["frames 3 to 5", "frame 8"]."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return [
+        f"frame {first}" if first == last else f"frames {first} to {last}"
+        for first, last in runs
+    ]

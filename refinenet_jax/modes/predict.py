@@ -16,7 +16,7 @@ from refinenet_jax.assembly.evaluation import protocol_of
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.data.images import DataError, read_image
 from refinenet_jax.errors import UserError, listed
-from refinenet_jax.inference import video
+from refinenet_jax.inference import video, video_writer
 from refinenet_jax.inference.inputs import find_inputs, is_video
 from refinenet_jax.inference.submission import Classes, Submission
 from refinenet_jax.memory import OutOfMemory
@@ -40,6 +40,8 @@ def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> Non
     if jax.process_index() != 0:
         return
     paths = find_inputs(patterns)
+    for path in filter(is_video, paths):
+        video.refuse_missing_reader(path)
     segmenter = Segmenter.from_checkpoint(
         workdir,
         config.eval.checkpoint,
@@ -93,7 +95,7 @@ class Predictions:
         self._probabilities = probabilities
         self._counts = {"images": 0, "frames": 0, "kept": 0}
         self._failed: list[str] = []
-        self._skipped: list[str] = []
+        self._faults: list[str] = []
         self._start = time.monotonic()
 
     def begin(self) -> None:
@@ -159,16 +161,16 @@ class Predictions:
         if self._failed:
             parts.append(f"left out {len(self._failed)} of {num_inputs}: ")
             parts[-1] += listed(self._failed, _NAMED, "; ")
-        if self._skipped:
-            skipped = listed(self._skipped, _NAMED, "; ")
-            parts.append(f"did without parts of videos: {skipped}")
+        if self._faults:
+            faults = listed(self._faults, _NAMED, "; ")
+            parts.append(f"did without parts of videos: {faults}")
         return "; ".join(parts)
 
     def _write_summary(self) -> float:
         seconds = time.monotonic() - self._start
         summary = {
             **self._counts,
-            "failed": len(self._failed) + len(self._skipped),
+            "failed": len(self._failed) + len(self._faults),
             "compilations": self._segmenter.compilations,
             "seconds": seconds,
             "step": self._segmenter.metadata.step,
@@ -228,23 +230,25 @@ class Predictions:
 
     def _predict_video(self, path: epath.Path) -> None:
         """One frame after another, so that a video of any length fits into memory."""
-        source = video.Video(path)
         folder, palette = self.folder / path.stem, self._segmenter.palette
         target = self._result(path, "_overlay.mp4")
         with (
+            contextlib.closing(video.Video(path)) as source,
             log.progress(path.name, source.num_frames) as on_frame,
-            video.writing(target, source.frame_rate, source.shape) as add,
+            video_writer.writing(
+                target, source.frame_rate, source.shape, source.sound
+            ) as add,
         ):
             for old in folder.glob(f"{'[0-9]' * 6}.png"):
                 old.unlink()  # of a run that was broken off, or a longer video
-            for number, frame in source.frames():
-                label = self._segmenter.predict(frame)
+            for frame in source.frames():
+                label = self._segmenter.predict(frame.pixels)
                 png = palette_png(label, palette)
-                files.write_bytes(folder / f"{number:06}.png", png)
-                add(overlay(frame, label, palette))
+                files.write_bytes(folder / f"{frame.number:06}.png", png)
+                add(overlay(frame.pixels, label, palette), frame.time)
                 self._counts["frames"] += 1
                 on_frame()
-        self._skipped += source.skipped
+            self._faults += source.faults()
 
 
 def _submission(

@@ -199,13 +199,13 @@ def test_what_cannot_be_read_is_left_out_and_named(fake, run, tmp_path, capfd):
     assert line.startswith("left out 2 of 5: image ")
     assert "bad.jpg cannot be decoded" in line
     assert "bad_film.mp4 is no video" in line
-    assert f"did without parts of videos: video {broken} breaks off after" in line
-    assert "cannot be decoded" in line.split("breaks off")[1]
+    assert f"did without parts of videos: damaged in video {broken}: frame " in line
+    assert "damaged.webm are missing" in line
     assert "\n" not in line
     assert capfd.readouterr().err == ""
     folder = tmp_path / "work" / "predictions"
     summary = summary_in(folder)
-    assert (summary["images"], summary["failed"]) == (1, 4)
+    assert (summary["images"], summary["failed"]) == (1, 5)
     pictures = {
         name: len(read_video(folder / name)[1])
         for name in names_in(folder)
@@ -213,9 +213,7 @@ def test_what_cannot_be_read_is_left_out_and_named(fake, run, tmp_path, capfd):
     }
     assert set(pictures) == {"broken_overlay.mp4", "damaged_overlay.mp4"}
     assert sum(pictures.values()) == summary["frames"]
-    numbers = [int(p.stem) for p in sorted((folder / "damaged").iterdir())]
-    assert len(numbers) == pictures["damaged_overlay.mp4"] < 40
-    assert numbers[-1] == 39
+    assert 30 < pictures["damaged_overlay.mp4"] < 40
 
 
 def test_many_failures_are_counted(fake, run, tmp_path):
