@@ -100,7 +100,7 @@ _FLAGS = {
             "weights",
             None,
             Text(),
-            "Mode convert: a PyTorch checkpoint, .pth, .pth.tar or .safetensors.",
+            "Mode convert: a PyTorch checkpoint, .pth, .safetensors, ..., see init_from.",
         ),
         Setting(
             "topology",

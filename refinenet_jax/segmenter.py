@@ -302,9 +302,9 @@ def _metadata_in(path: epath.Path) -> Metadata:
     """What a .safetensors file of ours says of its network."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: open it with Segmenter.from_checkpoint")
-    if path.suffix == _SUFFIX or not path.is_file():
-        torch.locate(str(path))
-    header = torch.read_header(path) if path.suffix == _SUFFIX else {}
+    if not path.is_file():
+        torch.locate(str(path))  # says what is wrong
+    header = torch.read_header(path)
     if torch.HEADER not in header:
         raise UserError(
             f"{path} does not say what its network is, as files of mode export do: "

