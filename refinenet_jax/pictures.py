@@ -1,6 +1,7 @@
 """Pictures of label maps, and the files of pictures."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from refinenet_jax.labels import IGNORE_LABEL, VOID_COLOUR
 
 Palette = Sequence[Sequence[int]]
 
+_COLUMNS = ("image", "truth", "prediction")
 _PAPER, _INK, _EDGE = (255, 255, 255), (0, 0, 0), (128, 128, 128)
 
 
@@ -19,10 +21,19 @@ def colours(label: np.ndarray, palette: Palette) -> np.ndarray:
     return _table(palette)[label]
 
 
-def overlay(image: np.ndarray, label: np.ndarray, palette: Palette) -> np.ndarray:
-    """Half image, half class colours: uint8 [H,W,3] and [H,W] → uint8 [H,W,3]."""
-    mixed = 0.5 * image + 0.5 * colours(label, palette)
-    return np.rint(mixed).astype(np.uint8)
+def overlay(
+    image: np.ndarray, label: np.ndarray, palette: Palette, *, outlined: bool = False
+) -> np.ndarray:
+    """Half image, half class colours: uint8 [H,W,3] and [H,W] → uint8 [H,W,3].
+
+    outlined: a line, black beside white, runs where one class meets another.
+    """
+    mixed = np.rint(0.5 * image + 0.5 * colours(label, palette)).astype(np.uint8)
+    if outlined:
+        down, across = label[1:] != label[:-1], label[:, 1:] != label[:, :-1]
+        mixed[1:][down] = mixed[:, 1:][across] = _PAPER
+        mixed[:-1][down] = mixed[:, :-1][across] = _INK
+    return mixed
 
 
 def with_legend(
@@ -30,33 +41,84 @@ def with_legend(
     label: np.ndarray,
     class_names: Sequence[str],
     palette: Palette,
+    *,
+    heading: str = "",
+    lines: int = 0,
 ) -> np.ndarray:
     """A picture above a legend of the classes that occur in its label map.
 
-    picture: uint8 [H,W,3]; label: uint8 [H,W], 255 = ignore → uint8 [H',W,3], where H'
-    grows with the number of classes. A name that is wider than the picture is cut.
+    A name that is wider than the picture is cut.
+
+    Args:
+        picture: uint8 [H,W,3].
+        label: uint8 [H,W] of any size, 255 = ignore.
+        class_names: by class id.
+        palette: their colours.
+        heading: a line of text above the legend.
+        lines: that the legend has; what does not fit is counted. 0: as many as it takes.
+
+    Returns:
+        uint8 [H',W,3]; with lines H' - H, which is even, depends on W alone.
     """
     width = picture.shape[1]
-    size = min(max(12, width // 40), 40)
+    size = text_size(width)
     font = ImageFont.load_default(size)
     gap, line = size // 2, size + size // 2
-    entries = []
-    x = y = 0
-    for value in np.unique(label).tolist():
-        name = "void" if value == IGNORE_LABEL else class_names[value]
-        name = _cut(name, font, width - size - 3 * gap)
-        wanted = size + 3 * gap + round(font.getlength(name))
-        if x and x + wanted > width:
-            x, y = 0, y + line
-        entries.append((x + gap, y + gap, value, name))
-        x += wanted
-    legend = Image.new("RGB", (width, y + line + gap), _PAPER)
+    top = line if heading else 0
+    values, counts = np.unique(label, return_counts=True)
+    names = {
+        value: "void" if value == IGNORE_LABEL else class_names[value]
+        for value in values[np.argsort(-counts, kind="stable")].tolist()
+    }
+    entries, rest = _arranged(names, font, width, size, lines)
+    rows = lines or 1 + max(row for row, *_ in entries)
+    height = 2 * ((top + rows * line + gap + 1) // 2)
+    legend = Image.new("RGB", (width, height), _PAPER)
     draw, table = ImageDraw.Draw(legend), _table(palette)
-    for x, y, value, name in entries:
+    if heading:
+        middle = gap + size // 2
+        text = _cut(heading, font, width - 2 * gap)
+        draw.text((gap, middle), text, _INK, font, anchor="lm")
+    for row, x, name, value in entries:
+        y = top + gap + row * line
         colour = tuple(table[value].tolist())
         draw.rectangle((x, y, x + size - 1, y + size - 1), fill=colour, outline=_EDGE)
-        draw.text((x + size + gap, y + size // 2), name, _INK, font, anchor="lm")
+        place = (x + size + gap, y + size // 2)
+        draw.text(place, name, _INK, font, anchor="lm")
+    if rest:
+        draw.text((width - gap, height - gap), f"+{rest}", _INK, font, anchor="rs")
     return np.vstack([picture, np.asarray(legend)])
+
+
+def text_size(width: int) -> int:
+    """Height in pixels of the letters in a picture of so many pixels."""
+    return min(max(12, width // 40), 40)
+
+
+def _arranged(
+    names: dict[int, str], font: Any, width: int, size: int, lines: int
+) -> tuple[list[tuple[int, int, str, int]], int]:
+    """Row, x, name and class id of each entry, and how many had no place.
+
+    names: by class id, those that matter most first; shown by their ids.
+    """
+    gap = size // 2
+    kept = len(names)
+    while True:
+        entries = []
+        row = x = 0
+        # Where some are left out, how many stands at the end.
+        free = width if kept == len(names) else width - 3 * size
+        for value in sorted(list(names)[:kept]):
+            name = _cut(names[value], font, width - size - 3 * gap)
+            wanted = size + 3 * gap + round(font.getlength(name))
+            if x and x + wanted > (free if row + 1 == lines else width):
+                row, x = row + 1, 0
+            entries.append((row, x + gap, name, value))
+            x += wanted
+        if not lines or row < lines or kept == 1:
+            return entries, len(names) - kept
+        kept -= 1
 
 
 def palette_png(label: np.ndarray, palette: Palette) -> bytes:
@@ -79,21 +141,53 @@ def encode_photo(pixels: np.ndarray) -> bytes:
     return _content(Image.fromarray(pixels), "PNG", compress_level=1)
 
 
+Row = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 def strip(
-    rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], palette: Palette
+    rows: Sequence[Row],
+    class_names: Sequence[str],
+    palette: Palette,
+    captions: Sequence[str] = (),
 ) -> np.ndarray:
     """Image, truth and prediction side by side, one example below the other.
 
-    rows: (image uint8 [H,W,3], label uint8 [H,W], prediction uint8 [H,W]) each, of any
-    sizes → uint8 [sum of heights, three times the greatest width, 3].
+    Above are headings, below is a legend of the classes that occur.
+
+    Args:
+        rows: image uint8 [H,W,3], label uint8 [H,W], prediction uint8 [H,W] each, of any
+            sizes.
+        class_names: by class id.
+        palette: their colours.
+        captions: a line of text above each row, if any.
+
+    Returns:
+        uint8 [H',W',3], where W' is three times the greatest width.
     """
     width = max((image.shape[1] for image, _, _ in rows), default=0)
-    pictures = [np.zeros((0, 3 * width, 3), np.uint8)]
-    for image, label, prediction in rows:
+    if not width:
+        return np.zeros((0, 0, 3), np.uint8)
+    size = text_size(3 * width)
+    pictures = [np.hstack([_line(text, width, size) for text in _COLUMNS])]
+    for row, caption in itertools.zip_longest(rows, captions):
+        if caption:
+            pictures.append(_line(caption, 3 * width, size))
+        image, label, prediction = row
         cells = (image, colours(label, palette), colours(prediction, palette))
         pad = ((0, 0), (0, width - image.shape[1]), (0, 0))
         pictures.append(np.hstack([np.pad(cell, pad) for cell in cells]))
-    return np.vstack(pictures)
+    shown = np.concatenate([part.ravel() for _, *maps in rows for part in maps])
+    return with_legend(np.vstack(pictures), shown[None], class_names, palette)
+
+
+def _line(text: str, width: int, size: int) -> np.ndarray:
+    """Text on paper: uint8 [2 * size,width,3]."""
+    font = ImageFont.load_default(size)
+    line = Image.new("RGB", (width, 2 * size), _PAPER)
+    place = (size // 2, size)
+    text = _cut(text, font, width - size)
+    ImageDraw.Draw(line).text(place, text, _INK, font, anchor="lm")
+    return np.asarray(line)
 
 
 def _content(picture: Image.Image, file_format: str, **options: Any) -> bytes:

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from refinenet_jax import files, pictures
+from refinenet_jax import files, palettes, pictures
 from refinenet_jax.checkpoints.metadata import Colour, Metadata
 from refinenet_jax.checkpoints.store import open_checkpoints
 from refinenet_jax.errors import UserError, listed, unknown
@@ -218,15 +219,22 @@ class Segmenter:
         return self._each(picture, self._predictor.probabilities)
 
     @overload
-    def overlay(self, picture: Picture) -> np.ndarray: ...
+    def overlay(self, picture: Picture, *, distinct: bool = ...) -> np.ndarray: ...
     @overload
-    def overlay(self, picture: list[_Picture]) -> list[np.ndarray]: ...
-    def overlay(self, picture: Any) -> Any:
+    def overlay(
+        self, picture: list[_Picture], *, distinct: bool = ...
+    ) -> list[np.ndarray]: ...
+    def overlay(self, picture: Any, *, distinct: bool = False) -> Any:
         """As `predict` → uint8 [H',W,3] RGB each: class colours over the picture.
 
         A legend of the classes that occur stands below.
+
+        Args:
+            picture: one, or a list of them.
+            distinct: in colours that the colour-blind tell apart as well, with lines
+                where classes meet; else in those of `palette`.
         """
-        return self._each(picture, self._overlays)
+        return self._each(picture, functools.partial(self._overlays, distinct))
 
     def save(self, path: str | os.PathLike[str]) -> int:
         """Writes the network into one file, which `from_weights` opens.
@@ -254,13 +262,16 @@ class Segmenter:
         torch.write_safetensors(files.path(path), tensors, header)
         return len(tensors)
 
-    def _overlays(self, images: list[np.ndarray]) -> list[np.ndarray]:
+    def _overlays(self, distinct: bool, images: list[np.ndarray]) -> list[np.ndarray]:
+        palette = self.palette
+        if distinct:
+            palette = palettes.distinct(len(palette))
         return [
             pictures.with_legend(
-                pictures.overlay(image, label, self.palette),
+                pictures.overlay(image, label, palette, outlined=distinct),
                 label,
                 self.class_names,
-                self.palette,
+                palette,
             )
             for image, label in zip(
                 images, self._predictor.predict(images), strict=True

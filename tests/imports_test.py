@@ -28,6 +28,7 @@ FLOORS = {
     "lock": 2,
     "memory": 2,
     "pages": 2,
+    "palettes": 1,
     "pictures": 2,
     "preemption": 1,
     "processes": 2,

@@ -56,7 +56,53 @@ def test_names_that_do_not_fit_are_cut_or_take_another_line():
     assert (long[8:, -4:] == 255).all()  # no letter touches the edge
 
 
-def test_strip_has_one_row_for_each_example():
+def test_lines_run_where_classes_meet():
+    label = np.zeros((6, 8), np.uint8)
+    label[:, 4:] = 1
+    image = np.full((6, 8, 3), 90, np.uint8)
+    plain, lined = (
+        pictures.overlay(image, label, PALETTE, outlined=outlined)
+        for outlined in (False, True)
+    )
+    assert (lined[:, 3] == 0).all() and (lined[:, 4] == 255).all()
+    others = [0, 1, 2, 5, 6, 7]
+    assert np.array_equal(lined[:, others], plain[:, others])
+    assert np.array_equal(
+        pictures.overlay(image, label * 0, PALETTE, outlined=True),
+        pictures.overlay(image, label * 0, PALETTE),
+    )
+
+
+@pytest.mark.parametrize("width", [1, 64, 333, 1920])
+def test_a_legend_of_so_many_lines_has_one_height(width):
+    names = [f"class number {i}" for i in range(200)]
+    palette = np.random.default_rng(0).integers(0, 256, (200, 3)).tolist()
+    picture = np.zeros((9, width, 3), np.uint8)
+    heights = set()
+    for classes in (1, 3, 200):
+        label = np.arange(classes, dtype=np.uint8)[None].repeat(9, 0)
+        drawn = pictures.with_legend(
+            picture, label, names, palette, heading="film.mp4  0:01", lines=2
+        )
+        heights.add(len(drawn))
+    assert len(heights) == 1
+    assert (heights.pop() - 9) % 2 == 0
+
+
+def test_the_largest_classes_are_kept_and_the_rest_is_counted():
+    names = [f"class {i}" for i in range(60)]
+    palette = [(0, i, 200) for i in range(60)]
+    label = np.concatenate([np.arange(60), np.full(90, 57)]).astype(np.uint8)[None]
+    picture = np.zeros((5, 300, 3), np.uint8)
+    drawn = pictures.with_legend(picture, label, names, palette, lines=2)[5:]
+    shown = {pixel[1] for pixel in drawn.reshape(-1, 3).tolist() if pixel[2] == 200}
+    shown -= {200}
+    assert 57 in shown
+    assert shown - {57} == set(range(len(shown) - 1))
+    assert 4 < len(shown) < 20
+
+
+def test_strip_has_a_row_for_each_example_under_headings_and_a_legend_below():
     rows = [
         (np.full((2, 3, 3), 9, np.uint8), LABEL, LABEL),
         (
@@ -65,10 +111,25 @@ def test_strip_has_one_row_for_each_example():
             np.ones((5, 2), np.uint8),
         ),
     ]
-    strip = pictures.strip(rows, PALETTE)
-    assert strip.shape == (7, 9, 3)
-    assert strip[0, 3:6].tolist() == pictures.colours(LABEL, PALETTE)[0].tolist()
-    assert strip[2:, 6:8].tolist() == [[[200, 0, 0]] * 2] * 5
+    strip = pictures.strip(rows, ["a", "b", "c"], PALETTE)
+    head = 2 * pictures.text_size(9)
+    assert strip.shape[1] == 9
+    body = strip[head : head + 7]
+    assert body[0, 3:6].tolist() == pictures.colours(LABEL, PALETTE)[0].tolist()
+    assert body[2:, 6:8].tolist() == [[[200, 0, 0]] * 2] * 5
+    assert len(strip) > head + 7 + pictures.text_size(9)
+    captioned = pictures.strip(rows, ["a", "b", "c"], PALETTE, ["first", "second"])
+    assert len(captioned) == len(strip) + 2 * head
+    assert pictures.strip([], [], PALETTE).size == 0
+
+
+def test_headings_stand_over_their_columns():
+    label = np.zeros((20, 100), np.uint8)
+    rows = [(np.zeros((20, 100, 3), np.uint8), label, label)]
+    head = pictures.strip(rows, ["a"], PALETTE)[: 2 * pictures.text_size(300)]
+    inked = (head < 128).all(-1).any(0)
+    for start in (0, 100, 200):
+        assert inked[start : start + 100].sum() > 15
 
 
 def test_encoded_image_reads_back():

@@ -146,6 +146,9 @@ def test_an_overlay_shows_the_classes_and_names_them(segmenter):
         shown = {i for i, colour in enumerate(segmenter.palette) if colour in legend}
         assert shown == set(label.flat)
     assert np.array_equal(segmenter.overlay(given[1]), overlays[1])
+    distinct = segmenter.overlay(given[0], distinct=True)
+    assert distinct.shape == overlays[0].shape
+    assert not np.array_equal(distinct, overlays[0])
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,9 @@ class Evaluator:
     ) -> np.ndarray:
         """Writes eval.json and the files of the step; returns the pictures."""
         step = record["step"]
-        strip = pictures.strip(counted.rows, self._dataset.palette)
+        strip = pictures.strip(
+            counted.rows, self._dataset.class_names, self._dataset.palette
+        )
         if jax.process_index() == 0:
             files.write_bytes(
                 workdir / f"eval/{step}.png", pictures.encode(strip, "PNG")

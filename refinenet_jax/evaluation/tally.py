@@ -13,11 +13,11 @@ from refinenet_jax.evaluation.boundary import NUM_BANDS, count_boundaries
 from refinenet_jax.evaluation.counting import Counts, class_counts, count_on_devices
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.labels import IGNORE_LABEL
+from refinenet_jax.pictures import Row
 from refinenet_jax.processes import rows_of_all, sum_over_processes
 
 Example = Mapping[str, Any]
 Numbered = tuple[int, Example]
-Row = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 _ON_THEIR_WAY = 2  # batches that the devices may be behind the host
 

@@ -13,6 +13,7 @@ from refinenet_jax import files
 from refinenet_jax.inference.video import VideoError
 
 if TYPE_CHECKING:
+    from av import VideoStream
     from av.container import InputContainer, OutputContainer
 
 # What players of MP4 files know is copied as it is.
@@ -25,24 +26,21 @@ Add = Callable[[np.ndarray, Fraction], None]
 
 @contextlib.contextmanager
 def writing(
-    path: epath.Path,
-    frame_rate: Fraction,
-    shape: tuple[int, int],
-    sound: "InputContainer | None" = None,
+    path: epath.Path, frame_rate: Fraction, sound: "InputContainer | None" = None
 ) -> Iterator[Add]:
     """Writes an H.264 video in an MP4 file.
 
     What it gives takes one frame after another, uint8 [H,W,3] RGB, and when each is
-    shown, in seconds. The file appears when the block ends; where it raises, none does.
+    shown, in seconds. The first decides the size; others are resized to it. The file
+    appears when the block ends; where it raises, none does.
 
     Args:
         path: ends in .mp4.
         frame_rate: frames a second, as players announce it.
-        shape: height and width of the video. Frames of another are resized to it.
         sound: a file whose sound goes along.
 
     Raises:
-        VideoError: no video can have that shape.
+        VideoError: no video can have that size, from the first frame on.
         UserError: the folder cannot be written to, or is full.
     """
     import av
@@ -51,21 +49,18 @@ def writing(
         files.replacing(path) as partial,
         av.open(str(partial), "w", format="mp4") as container,
     ):
-        stream = _picture_stream(container, frame_rate, shape)
+        stream = container.add_stream("libx264", rate=frame_rate, options=_QUALITY)
+        stream.codec_context.time_base = _CLOCK
         track = _Sound(sound, container) if sound is not None else None
-        try:
-            stream.codec_context.open()
-        except av.FFmpegError as error:
-            raise VideoError(
-                f"{path} cannot be a video: {shape[1]}x{shape[0]} (width x height) is "
-                "beyond H.264; resize the pictures"
-            ) from error
         last = -1
 
         def add(pixels: np.ndarray, time: Fraction) -> None:
             nonlocal last
-            if pixels.shape[:2] != shape:
-                pixels = np.asarray(cv2.resize(pixels, shape[::-1]), np.uint8)
+            if last < 0:
+                _begin(stream, pixels.shape[:2], path)
+            size = (stream.width, stream.height)
+            if pixels.shape[1::-1] != size:
+                pixels = np.asarray(cv2.resize(pixels, size), np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             last = max(round(time / _CLOCK), last + 1)
             frame.pts, frame.time_base = last, _CLOCK
@@ -79,16 +74,24 @@ def writing(
             track.until(None)
 
 
-def _picture_stream(
-    container: "OutputContainer", frame_rate: Fraction, shape: tuple[int, int]
-) -> Any:
-    stream = container.add_stream("libx264", rate=frame_rate, options=_QUALITY)
-    stream.height, stream.width = shape
+def _begin(stream: "VideoStream", shape: tuple[int, ...], path: epath.Path) -> None:
+    """Opens the encoder for frames of [H,W].
+
+    Raises:
+        VideoError: no video can have that size.
+    """
+    import av
+
+    stream.height, stream.width = height, width = shape
     # Colours at half the resolution, which every player knows, need even sizes.
-    even = not (shape[0] % 2 or shape[1] % 2)
-    stream.pix_fmt = "yuv420p" if even else "yuv444p"
-    stream.codec_context.time_base = _CLOCK
-    return stream
+    stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
+    try:
+        stream.codec_context.open()
+    except av.FFmpegError as error:
+        raise VideoError(
+            f"{path} cannot be a video: {width}x{height} (width x height) is beyond "
+            "H.264; resize the pictures"
+        ) from error
 
 
 class _Sound:

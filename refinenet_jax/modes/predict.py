@@ -20,10 +20,12 @@ from refinenet_jax.inference import video, video_writer
 from refinenet_jax.inference.inputs import find_inputs, is_video
 from refinenet_jax.inference.submission import Classes, Submission
 from refinenet_jax.memory import OutOfMemory
-from refinenet_jax.pictures import encode, overlay, palette_png
+from refinenet_jax.palettes import distinct
+from refinenet_jax.pictures import encode, overlay, palette_png, with_legend
 from refinenet_jax.segmenter import Segmenter
 
 _LONGEST_JPEG = 65_500  # JPEG_MAX_DIMENSION of libjpeg
+_VIDEO_LINES = 2  # of the legend, whose height cannot change
 _SUMMARY = "summary.json"
 _NAMED = 10  # failures in the line at the end; the others are counted
 
@@ -54,6 +56,7 @@ def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> Non
         workdir / "predictions",
         overwrite=config.predict.overwrite,
         probabilities=config.predict.probabilities,
+        distinct=config.predict.palette == "distinct",
     )
     done.begin()
     with log.progress("predicting", len(paths)) as on_input:
@@ -73,9 +76,17 @@ def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> Non
 class Predictions:
     """The folder of results.
 
-    Of an image: NAME.png, the class ids in colour, NAME_overlay.jpg and, if wanted,
-    NAME.npz: `probabilities`, float32 [H,W,classes], and `class_names`. Of a video:
-    NAME/000000.png, ... and NAME_overlay.mp4. What cannot be read stops nothing.
+    Of an image: NAME.png, the class ids in colour, NAME_overlay.jpg with a legend below
+    and, if wanted, NAME.npz: `probabilities`, float32 [H,W,classes], and `class_names`.
+    Of a video: NAME/000000.png, ... and NAME_overlay.mp4. What cannot be read stops
+    nothing.
+
+    Args:
+        segmenter: what predicts.
+        folder: of the results.
+        overwrite: what is there is predicted again.
+        probabilities: whether the .npz is wanted.
+        distinct: overlays have colours that all tell apart, not the data set's own.
 
     Attributes:
         folder: where they are.
@@ -88,11 +99,13 @@ class Predictions:
         *,
         overwrite: bool,
         probabilities: bool,
+        distinct: bool = False,
     ):
         self.folder = folder
         self._segmenter = segmenter
         self._overwrite = overwrite
         self._probabilities = probabilities
+        self._distinct = distinct
         self._counts = {"images": 0, "frames": 0, "kept": 0}
         self._failed: list[str] = []
         self._faults: list[str] = []
@@ -221,12 +234,22 @@ class Predictions:
                 np.savez_compressed(partial, probabilities=shares, class_names=names)
         else:
             label = self._segmenter.predict(image)
-        palette = self._segmenter.palette
-        png = palette_png(label, palette)
+        png = palette_png(label, self._segmenter.palette)
         files.write_bytes(self._result(path, ".png"), png)
-        mixed = encode(overlay(image, label, palette), "JPEG")
-        files.write_bytes(self._result(path, "_overlay.jpg"), mixed)
+        shown = self._overlay(image, label, path.name)
+        if len(shown) > _LONGEST_JPEG:
+            shown = shown[: len(image)]
+        files.write_bytes(self._result(path, "_overlay.jpg"), encode(shown, "JPEG"))
         self._counts["images"] += 1
+
+    def _overlay(
+        self, image: np.ndarray, label: np.ndarray, heading: str, lines: int = 0
+    ) -> np.ndarray:
+        """With a legend below: uint8 [H',W,3]."""
+        names, palette = self._segmenter.class_names, self._segmenter.palette
+        colours = distinct(len(palette)) if self._distinct else palette
+        mixed = overlay(image, label, colours, outlined=self._distinct)
+        return with_legend(mixed, label, names, colours, heading=heading, lines=lines)
 
     def _predict_video(self, path: epath.Path) -> None:
         """One frame after another, so that a video of any length fits into memory."""
@@ -235,9 +258,7 @@ class Predictions:
         with (
             contextlib.closing(video.Video(path)) as source,
             log.progress(path.name, source.num_frames) as on_frame,
-            video_writer.writing(
-                target, source.frame_rate, source.shape, source.sound
-            ) as add,
+            video_writer.writing(target, source.frame_rate, source.sound) as add,
         ):
             for old in folder.glob(f"{'[0-9]' * 6}.png"):
                 old.unlink()  # of a run that was broken off, or a longer video
@@ -245,7 +266,9 @@ class Predictions:
                 label = self._segmenter.predict(frame.pixels)
                 png = palette_png(label, palette)
                 files.write_bytes(folder / f"{frame.number:06}.png", png)
-                add(overlay(frame.pixels, label, palette), frame.time)
+                heading = f"{path.name}  {log.duration(float(frame.time))}"
+                shown = self._overlay(frame.pixels, label, heading, _VIDEO_LINES)
+                add(shown, frame.time)
                 self._counts["frames"] += 1
                 on_frame()
             self._faults += source.faults()

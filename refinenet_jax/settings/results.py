@@ -99,6 +99,13 @@ PREDICT = (
         "NAME.npz of each image as well, for all classes.",
     ),
     Setting(
+        "predict.palette",
+        "own",
+        OneOf(("own", "distinct")),
+        "Colours of overlays: the data set's own, or such as the colour-blind tell apart "
+        "as well, with lines where classes meet.",
+    ),
+    Setting(
         "predict.submission",
         "",
         OneOf(("voc2012", "cityscapes", "ade20k"), optional=True),
