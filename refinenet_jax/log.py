@@ -11,10 +11,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -27,21 +30,56 @@ def say(message: RenderableType) -> None:
 
 @contextlib.contextmanager
 def progress(
-    task: str, total: int | None, done: int = 0
+    task: str,
+    total: int | None,
+    done: int = 0,
+    left: Callable[[], float | None] | None = None,
 ) -> Iterator[Callable[[], None]]:
-    """A bar with the time left, on a terminal; call what it gives once for each unit."""
+    """A bar with the time left, on a terminal; call what it gives once for each unit.
+
+    left: seconds, where they are estimated elsewhere; None while nothing is known.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        _Left(left) if left is not None else TimeRemainingColumn(),
     )
-    shown = console.is_terminal and jax.process_index() == 0
-    with Progress(*columns, console=console, disable=not shown, transient=True) as bar:
+    with _bar(*columns) as bar:
         identity = bar.add_task(task, total=total, completed=done)
         yield lambda: bar.advance(identity)
+
+
+@contextlib.contextmanager
+def elapsed(task: str, remark: str = "") -> Iterator[bool]:
+    """A line that counts the time, on a terminal; gives whether there is one."""
+    columns = (
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn(remark),
+    )
+    with _bar(*columns) as bar:
+        bar.add_task(task, total=None)
+        yield not bar.disable
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    shown = console.is_terminal and jax.process_index() == 0
+    return Progress(*columns, console=console, disable=not shown, transient=True)
+
+
+class _Left(ProgressColumn):
+    """The time left as something else estimates it."""
+
+    def __init__(self, left: Callable[[], float | None]):
+        super().__init__()
+        self._left = left
+
+    def render(self, task: Task) -> Text:
+        seconds = self._left()
+        return Text("-:--" if seconds is None else duration(seconds))
 
 
 @contextlib.contextmanager

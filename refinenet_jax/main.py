@@ -154,13 +154,15 @@ def main(argv: Sequence[str]) -> None:
         _module(mode).run(*arguments)
         return
     # These import jax.
+    from refinenet_jax.compiling import announced
     from refinenet_jax.processes import joined
     from refinenet_jax.provenance import provenance
     from refinenet_jax.tuning import tune
 
-    with joined(
-        flags["coordinator_address"], flags["num_processes"], flags["process_id"]
-    ):
+    process = (
+        flags[name] for name in ("coordinator_address", "num_processes", "process_id")
+    )
+    with joined(*process), announced():
         tune()
         provenance()
         _module(mode).run(*arguments)

@@ -17,6 +17,9 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 _tfds_dir = tempfile.TemporaryDirectory(prefix="tfds-", ignore_cleanup_errors=True)
 os.environ["TFDS_DATA_DIR"] = _tfds_dir.name
+# How long compiling took is kept by the program, not by its tests.
+_cache_dir = tempfile.TemporaryDirectory(prefix="cache-", ignore_cleanup_errors=True)
+os.environ["XDG_CACHE_HOME"] = _cache_dir.name
 # A program is compiled by the first process that needs it, and by no other.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _compiled_dir = tempfile.TemporaryDirectory(

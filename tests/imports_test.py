@@ -23,6 +23,7 @@ FLOORS = {
     "weights": 3,
     "models": 2,
     "usage": 1,
+    "compiling": 2,
     "config_check": 2,
     "liveness": 2,
     "lock": 2,

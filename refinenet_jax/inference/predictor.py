@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from refinenet_jax import memory
+from refinenet_jax import compiling, memory
 from refinenet_jax.inference.protocol import Protocol, Shape
 from refinenet_jax.models import FeatureMap, RefineNet, in_inference
 from refinenet_jax.models.folding import fold
@@ -76,6 +76,7 @@ class Predictor:
         view = in_inference(network, kernel_sharding=layout.kernels)
         self._structure, _, _ = split_network(view)
         self._folded: Structure[RefineNet] | None = None
+        self._about = f"{network.architecture.variant}, {protocol}"
         self._buckets = buckets
         self.protocol = protocol
         self.layout = layout
@@ -196,9 +197,10 @@ class Predictor:
         # Threads that meet a new size together would each compile it.
         with self._compiling:
             if key not in self._programs:
-                compiled = program.lower(*arrays, base_shape).compile()
                 height, width = group[0]
                 what = f"predicting {self.batch_size} images of {height} x {width}"
+                with compiling.told(what, f"with {self._about}"):
+                    compiled = program.lower(*arrays, base_shape).compile()
                 memory.refuse_large_program(compiled, what, _SMALLER)
                 self._programs[key] = compiled
         return self._programs[key](*arrays)

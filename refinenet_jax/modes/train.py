@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import time
 from collections.abc import Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -14,7 +13,7 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from refinenet_jax import files, lock, log, memory, preemption, watchdog
+from refinenet_jax import compiling, files, lock, log, memory, preemption, watchdog
 from refinenet_jax.assembly.batches import build_batches
 from refinenet_jax.assembly.data import open_data
 from refinenet_jax.assembly.evaluation import build_evaluator
@@ -111,7 +110,7 @@ def _run(config: ConfigDict, workdir: epath.Path, layout: Layout) -> None:
             f"{config.data.train_split}; files go to {workdir}"
         )
         with memory.telling("training", _SMALLER):
-            train_step = _compiled(step)
+            train_step = _compiled(step, config)
             # Compiling takes one process seconds and another minutes, and what connects
             # them in the first step waits for half a minute only.
             wait_for_all("the first step", TO_WORK)
@@ -159,12 +158,15 @@ def _train(
                 first_step=first_step,
                 num_steps=num_steps,
                 batch_size=config.batch_size,
+                eval_every=config.eval_every,
             )
         ) as train_log,
         contextlib.closing(
             Profile(this.workdir / "profile", config.profile, log.say)
         ) as profile,
-        log.progress("training", num_steps, done=first_step) as on_step,
+        log.progress(
+            "training", num_steps, first_step, left=train_log.seconds_left
+        ) as on_step,
     ):
         if _owes_evaluation(this, first_step):
             mean_iou = _evaluate(this, first_step, state, train_log)
@@ -295,7 +297,8 @@ def _starting_state(this: _Run, step: Step) -> TrainState:
             network, step.optimizer, config.seed, averages=config.train.ema > 0
         )
 
-    state = jax.jit(create, out_shardings=this.layout.state)()
+    with compiling.told("the starting weights", f"of {config.model.variant}"):
+        state = jax.jit(create, out_shardings=this.layout.state)()
     if config.init_from:
         params, batch_stats = weights_to_start_from(
             config, state.params, state.batch_stats, metadata, this.layout.state
@@ -331,13 +334,15 @@ def _tell_going_on(step: int, workdir: epath.Path, config: ConfigDict) -> None:
         log.say(f"settings that changed since: {', '.join(changes)}")
 
 
-def _compiled(step: Step) -> jax.stages.Compiled:
+def _compiled(step: Step, config: ConfigDict) -> jax.stages.Compiled:
     """The training step, compiled before the first batch is asked for."""
-    start = time.monotonic()
-    lowered = step.function.lower(step.abstract_state, step.abstract_batch)
-    compiled = lowered.compile()
+    crop = config.data.crop_size
+    about = f"of {config.model.variant}, {config.train.batch_size} × {crop} × {crop}"
+    with compiling.told("the training step", about):
+        compiled = step.function.lower(
+            step.abstract_state, step.abstract_batch
+        ).compile()
     memory.refuse_large_program(compiled, "a training step", _SMALLER)
-    log.say(f"compiled the training step in {time.monotonic() - start:.0f} s")
     return compiled
 
 

@@ -16,6 +16,7 @@ from refinenet_jax import files
 from refinenet_jax.errors import UserError
 from refinenet_jax.log import duration, say
 from refinenet_jax.training.events import Events
+from refinenet_jax.training.pace import Pace
 
 # Steps that the host may be ahead of the devices: enough to keep them busy, and few
 # enough that a run that ends soon, or hangs, is where it seems to be.
@@ -29,9 +30,16 @@ class TrainLog:
     """
 
     def __init__(
-        self, workdir: epath.Path, *, first_step: int, num_steps: int, batch_size: int
+        self,
+        workdir: epath.Path,
+        *,
+        first_step: int,
+        num_steps: int,
+        batch_size: int,
+        eval_every: int = 0,
     ):
         self._num_steps = num_steps
+        self._pace = Pace(first_step, num_steps, eval_every)
         self._batch_size = batch_size
         self._pending: dict[int, Mapping[str, jax.Array]] = {}
         self._meter = ThreadPoolExecutor(1)
@@ -58,8 +66,13 @@ class TrainLog:
     def paused(self) -> Iterator[None]:
         """Leaves the time inside, spent on evaluating, out of images_per_second."""
         start = time.monotonic()
-        yield
+        with self._pace.evaluating():
+            yield
         self._window_start += time.monotonic() - start
+
+    def seconds_left(self) -> float | None:
+        """Until the end of the run, evaluations included; None: not known yet."""
+        return self._pace.seconds_left()
 
     def _restart_window(self) -> None:
         self._pending.clear()
@@ -69,6 +82,7 @@ class TrainLog:
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Takes what a step returned, float32 [] each; waits for an earlier one."""
         self._pending[step] = metrics
+        self._pace.step(step)
         self._finished.append(self._meter.submit(_time_when_ready, metrics))
         if len(self._finished) > _AHEAD:
             self._finished.popleft().result()
@@ -90,12 +104,10 @@ class TrainLog:
         record["images_per_second"] = len(metrics) * self._batch_size / seconds
         record["input_share"] = min(self._input_seconds / seconds, 1.0)
         record["seconds"] = time.monotonic() - self._start
-        self._tell(
-            step, record, seconds_left=(self._num_steps - step) * seconds / len(metrics)
-        )
+        self._tell(step, record)
         self._restart_window()
 
-    def _tell(self, step: int, record: dict[str, float], seconds_left: float) -> None:
+    def _tell(self, step: int, record: dict[str, float]) -> None:
         if self._events is None:
             return
         self._append(json.dumps({"step": step, **record}, allow_nan=False) + "\n")
@@ -103,10 +115,12 @@ class TrainLog:
             self._events.scalar(f"train/{name}", value, step)
         if files.in_bucket(self._path):
             self._events.flush()
+        left = self.seconds_left()
         say(
             f"step {step}/{self._num_steps}  loss {record['loss_mean']:.4f}  "
             f"learning rate {record['learning_rate']:.2e}  "
-            f"{record['images_per_second']:.1f} images/s  {duration(seconds_left)} left"
+            f"{record['images_per_second']:.1f} images/s"
+            + ("" if left is None else f"  {duration(left)} left")
         )
         if record["input_share"] > 0.5:
             say(

@@ -1,3 +1,4 @@
+import io
 import json
 import struct
 import threading
@@ -7,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 from tensorboardX.proto import event_pb2
 
+from refinenet_jax import log
 from refinenet_jax.errors import UserError
 from refinenet_jax.training import train_log as train_log_module
 from refinenet_jax.training.train_log import TrainLog
@@ -42,6 +45,23 @@ def test_a_line_holds_the_last_loss_and_the_mean_since_the_line_before(tmp_path)
     assert second["seconds"] >= first["seconds"]
     assert first["learning_rate"] == 0.5
     assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_bar_and_line_tell_one_estimate(tmp_path, monkeypatch):
+    terminal = Console(
+        file=io.StringIO(), width=120, force_terminal=True, color_system=None
+    )
+    monkeypatch.setattr(log, "console", terminal)
+    run = train_log(tmp_path)
+    monkeypatch.setattr(run, "seconds_left", lambda: 754.0)
+    with log.progress("training", 10, left=run.seconds_left) as on_step:
+        run.add(1, metrics(1.0))
+        on_step()
+        run.write(1)
+    run.close()
+    shown = terminal.file.getvalue()
+    assert shown.count("12:34 left") == 1
+    assert shown.count("left 12:34") >= 1
 
 
 def test_non_finite_losses_are_named_by_step(tmp_path):
