@@ -11,7 +11,7 @@ import grain
 import numpy as np
 import numpy.typing as npt
 
-from refinenet_jax.data.images import decode_image, decode_label
+from refinenet_jax.data.images import EncodedImage, decode_image, decode_label
 from refinenet_jax.data.sampling import ClassBalancedOrder
 from refinenet_jax.data.source import Source
 from refinenet_jax.data.transforms import Example
@@ -43,7 +43,10 @@ class Ingredient:
 
 
 def mixed_examples(ingredients: Sequence[Ingredient], seed: int) -> grain.MapDataset:
-    """Decoded examples of all ingredients in one endless order with random access.
+    """Examples of all ingredients in one endless order with random access.
+
+    The label is decoded, the image an `EncodedImage`: how much of its detail is wanted
+    is known behind the transforms.
 
     Which ingredient a position takes from depends on the weights alone; the shares hold
     in every stretch of the order. Each ingredient walks through its own epochs, at its
@@ -90,7 +93,7 @@ def _ingredient_seed(seed: int, number: int) -> int:
 
 
 def _endless(ingredient: Ingredient, seed: int) -> grain.MapDataset:
-    """Decoded examples of one ingredient, epoch after epoch."""
+    """Examples of one ingredient, epoch after epoch."""
     if not ingredient.weight > 0:
         raise UserError(
             f"a data set is mixed in with weight {ingredient.weight:g}: choose one above "
@@ -104,7 +107,7 @@ def _endless(ingredient: Ingredient, seed: int) -> grain.MapDataset:
             f"none of the {len(ingredient.source)} images of a training split is kept: "
             "lower min_pixels in config.data.mix or leave that data set out"
         )
-    decoder = _Decoder(ingredient.class_map)
+    decoder = _LabelDecoder(ingredient.class_map)
     if ingredient.present is None:
         ordered = grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
         return ordered.map(decoder)
@@ -146,13 +149,18 @@ class _Ordered:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Decoder:
-    """Decodes an example and names its classes as the mixture does."""
+class _LabelDecoder:
+    """Decodes the label and names its classes as the mixture does."""
 
     class_map: npt.NDArray[np.uint8] | None
 
     def __call__(self, record: Example) -> Example:
-        example = decode(record)
+        name = record["name"]
+        label = decode_label(record["label"], name)
         if self.class_map is not None:
-            example["label"] = self.class_map[example["label"]]
-        return example
+            label = self.class_map[label]
+        return {
+            "image": EncodedImage(record["image"], name),
+            "label": label,
+            "name": name,
+        }

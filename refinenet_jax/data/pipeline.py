@@ -15,7 +15,7 @@ from absl import flags
 
 from refinenet_jax.data.mixture import Ingredient, decode, mixed_examples
 from refinenet_jax.data.source import Source
-from refinenet_jax.data.transforms import Example, Transform
+from refinenet_jax.data.transforms import Example, Transform, View, transformed
 
 
 def train_batches(
@@ -64,11 +64,7 @@ def train_batches(
         be decoded.
     """
     _leave_threads_to_grain()
-    examples = (
-        mixed_examples(ingredients, seed)
-        .random_map(_Chain(tuple(transforms)))
-        .map(_without_name)
-    )
+    examples = mixed_examples(ingredients, seed).random_map(_Chain(tuple(transforms)))
     rows = _Rows(examples, 0, batch_size, process_index, process_count)
     return _TrainBatches(rows, num_workers=num_workers, num_threads=num_threads)
 
@@ -97,6 +93,7 @@ class _TrainBatches(grain.IterDataset):
             rows.batch_size,
             # Without it Grain rounds the endless length up, beyond what fits.
             drop_remainder=True,
+            batch_fn=_drawn,
         )
         read_ahead = batches.to_iter_dataset(_read_ahead(self._num_threads))
         if self._num_workers == 0:
@@ -189,7 +186,7 @@ class _Rows:
     def __len__(self) -> int:
         return (len(self.examples) - self.first) // self.process_count
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> View:
         batch, row = divmod(index, self.batch_size)
         share = batch * self.process_count + self.process_index
         return self.examples[self.first + share * self.batch_size + row]
@@ -201,14 +198,20 @@ class _Chain:
 
     transforms: tuple[Transform, ...]
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        for transform in self.transforms:
-            example = transform(example, rng)
-        return example
+    def __call__(self, example: Example, rng: np.random.Generator) -> View:
+        return transformed(example, self.transforms, rng)
 
 
-def _without_name(example: Example) -> Example:
-    return {"image": example["image"], "label": example["label"]}
+def _drawn(views: Sequence[View]) -> dict[str, np.ndarray]:
+    """A batch of examples, each computed in its place."""
+    size = views[0].size
+    image = np.empty((len(views), *size, 3), np.uint8)
+    label = np.empty((len(views), *size), np.uint8)
+    for view, *place in zip(views, image, label, strict=True):
+        if view.size != size:
+            raise ValueError(f"transforms leave sizes {size} and {view.size}")
+        view.draw(*place)
+    return {"image": image, "label": label}
 
 
 def _read_ahead(num_threads: int) -> grain.ReadOptions:

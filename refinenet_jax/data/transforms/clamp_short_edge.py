@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from refinenet_jax.data.transforms.example import Example
-from refinenet_jax.data.transforms.resize import resize
+from refinenet_jax.data.transforms.geometric import Geometric
+from refinenet_jax.data.transforms.view import View
 
 
 @dataclasses.dataclass(frozen=True)
-class ClampShortEdge:
+class ClampShortEdge(Geometric):
     """Brings the short edge of a picture into [minimum, maximum] pixels.
 
     The aspect ratio is kept up to rounding. Lin et al. 2017, released training code:
@@ -19,11 +19,9 @@ class ClampShortEdge:
     minimum: int
     maximum: int
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    def place(self, view: View, rng: np.random.Generator) -> View:
         """Draws nothing from rng."""
-        height, width = example["label"].shape
+        height, width = view.size
         short = min(height, width)
         clamped = min(max(short, self.minimum), self.maximum)
-        return resize(
-            example, height=height * clamped / short, width=width * clamped / short
-        )
+        return view.resized(height * clamped / short, width * clamped / short)

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from refinenet_jax.data.transforms.example import Example
-from refinenet_jax.data.transforms.window import cut, random_start
+from refinenet_jax.data.transforms.geometric import Geometric
+from refinenet_jax.data.transforms.view import View, Window
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(Geometric):
     """Cuts out a window of height x width at a uniformly drawn place.
 
     Along an edge where the picture is smaller than the window, the picture's place in
@@ -20,14 +20,22 @@ class RandomCrop:
     width: int
     fill: tuple[int, int, int]
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    def place(self, view: View, rng: np.random.Generator) -> View:
         """Draws the window's top and left; they are negative where it sticks out."""
-        height, width = example["label"].shape
-        return cut(
-            example,
-            top=random_start(height, self.height, rng),
-            left=random_start(width, self.width, rng),
-            height=self.height,
-            width=self.width,
-            fill=self.fill,
-        )
+        height, width = view.size
+        top = random_start(height, self.height, rng)
+        left = random_start(width, self.width, rng)
+        return view.cut(Window(top, left, self.height, self.width, self.fill))
+
+
+def random_start(length: int, window: int, rng: np.random.Generator) -> int:
+    """Draws where a window starts along one edge of a picture, uniformly.
+
+    Args:
+      length: pixels of the picture along that edge.
+      window: pixels of the window. Where they are more than the picture's, the
+        picture lies wholly in the window and the start is 0 or negative.
+      rng: the generator to draw from.
+    """
+    spare = length - window
+    return int(rng.integers(min(spare, 0), max(spare, 0) + 1))

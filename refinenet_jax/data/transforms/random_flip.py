@@ -4,21 +4,16 @@ import dataclasses
 
 import numpy as np
 
-from refinenet_jax.data.transforms.example import Example
+from refinenet_jax.data.transforms.geometric import Geometric
+from refinenet_jax.data.transforms.view import View
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomFlip:
+class RandomFlip(Geometric):
     """Mirrors left and right with the given probability."""
 
     probability: float
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    def place(self, view: View, rng: np.random.Generator) -> View:
         """Draws whether to mirror."""
-        if rng.random() >= self.probability:
-            return example
-        return {
-            **example,
-            "image": np.ascontiguousarray(example["image"][:, ::-1]),
-            "label": np.ascontiguousarray(example["label"][:, ::-1]),
-        }
+        return view.flipped() if rng.random() < self.probability else view

@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 
-from refinenet_jax.data.transforms.example import Example
-from refinenet_jax.data.transforms.resize import resize
+from refinenet_jax.data.transforms.geometric import Geometric
+from refinenet_jax.data.transforms.view import View
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomScale:
+class RandomScale(Geometric):
     """Resizes by a factor drawn uniformly from [minimum, maximum], in steps or not.
 
     Lin et al. 2017, released training code: one of 0.7, 0.8, ..., 1.3.
@@ -26,11 +26,11 @@ class RandomScale:
     maximum: float
     step: float
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+    def place(self, view: View, rng: np.random.Generator) -> View:
         """Draws the factor."""
-        height, width = example["label"].shape
+        height, width = view.size
         factor = self._factor(rng)
-        return resize(example, height=height * factor, width=width * factor)
+        return view.resized(height * factor, width * factor)
 
     def _factor(self, rng: np.random.Generator) -> float:
         if self.step == 0.0:
