@@ -124,6 +124,17 @@ for _field in ("optimizer.learning_rate", "optimizer.weight_decay"):
     _flags(f"{_field}=inf", "='inf' must be", f"--config.{_field}=inf")
     _flags(f"{_field}=nan", "='nan' must be", f"--config.{_field}=nan")
 _flags("optimizer.clip_norm=inf", "must be in 0..", "--config.optimizer.clip_norm=inf")
+_flags(
+    "class weights that are no number",
+    "must be a tuple",
+    "--config.loss.class_weights=nan",
+)
+_flags(
+    "another number of class weights",
+    "has 3 numbers, but shapes has 6 classes",
+    "--config.loss.class_weights=(1,2,3)",
+)
+_flags("a loss of nothing", "all weights are 0", "--config.loss.cross_entropy=0")
 _flags("data.blur=inf", "must be in 0..100", "--config.data.blur=inf")
 _flags("model.mean of 1e9", "must be a tuple", "--config.model.mean=(1e9,1e9,1e9)")
 _flags("a crop beyond reason", "in 1..8192", "--config.data.crop_size=10000000")

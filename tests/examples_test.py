@@ -40,8 +40,19 @@ PUBLIC = {
     **public(models),
     **public(weights),
     **public(training),
-    "losses.cross_entropy": losses.cross_entropy,
-    "losses.nearest": losses.nearest,
+    **{
+        f"losses.{name}": getattr(losses, name)
+        for name in (
+            "cross_entropy",
+            "dice",
+            "focal",
+            "lovasz_softmax",
+            "nearest",
+            "ohem",
+            "valid_pixels",
+            "weighted_sum",
+        )
+    },
     **public(evaluation),
 }
 

@@ -54,7 +54,11 @@ def step_program(config: ConfigDict, network: RefineNet, target: Target) -> Prog
         UserError: they cannot share the batch.
     """
     layout = training.layout_of(config, target.devices)
-    step = training.build_step(config, network, layout)
+    weights = None
+    if config.loss.balance != "none" or config.loss.class_weights:
+        # A program is the same with any.
+        weights = (1.0,) * network.architecture.num_classes
+    step = training.build_step(config, network, layout, weights)
     batch, crop = config.train.batch_size, config.data.crop_size
     return Program(
         name=f"the training step of {batch} crops of {crop} x {crop}",

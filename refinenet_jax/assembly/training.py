@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from refinenet_jax import memory
+from refinenet_jax.assembly.losses import build_loss
 from refinenet_jax.checkpoints.store import with_shardings
 from refinenet_jax.errors import UserError
 from refinenet_jax.models import RefineNet
@@ -67,10 +68,19 @@ def layout_of(config: ConfigDict, devices: Sequence[jax.Device]) -> Layout:
     return layout
 
 
-def build_step(config: ConfigDict, network: RefineNet, layout: Layout) -> Step:
+def build_step(
+    config: ConfigDict,
+    network: RefineNet,
+    layout: Layout,
+    class_weights: Sequence[float] | None = None,
+) -> Step:
     """The step for batches of config.train.batch_size crops over the layout.
 
-    network: only its structure is used; it may be abstract.
+    Args:
+        config: the whole configuration.
+        network: only its structure is used; it may be abstract.
+        layout: of the devices.
+        class_weights: what `assembly.losses.class_weights` gave.
     """
     settings, num_steps = config.optimizer, config.train.num_steps
     schedule = optimizers.schedule(
@@ -95,9 +105,9 @@ def build_step(config: ConfigDict, network: RefineNet, layout: Layout) -> Step:
         network,
         optimizer,
         schedule,
-        functools.partial(losses.cross_entropy, resolution=config.loss.resolution),
+        build_loss(config, class_weights),
         layout,
-        _options_of(config),
+        _options_of(config, class_weights),
     )
     averages = config.train.ema > 0
     state = jax.eval_shape(
@@ -111,12 +121,16 @@ def build_step(config: ConfigDict, network: RefineNet, layout: Layout) -> Step:
     )
 
 
-def _options_of(config: ConfigDict) -> StepOptions:
+def _options_of(
+    config: ConfigDict, class_weights: Sequence[float] | None
+) -> StepOptions:
     return StepOptions(
         frozen_statistics=config.model.batch_norm != "trained",
         accumulate=config.train.accumulate,
         weight=functools.partial(
-            losses.valid_pixels, resolution=config.loss.resolution
+            losses.valid_pixels,
+            resolution=config.loss.resolution,
+            class_weights=class_weights,
         ),
         ema_decay=config.train.ema,
         remat=config.model.remat,

@@ -46,3 +46,34 @@ def read_counts(file: epath.Path) -> ClassCounts | None:
         if digest == hashlib.sha256(data).digest():
             return np.load(io.BytesIO(data), allow_pickle=False)
     return None
+
+
+def inverse_frequency(counts: ClassCounts) -> npt.NDArray[np.float64]:
+    """A weight of each class with which all of them weigh the same in all examples.
+
+    Args:
+      counts: int64 [N,C+1], ignored pixels last.
+
+    Returns:
+      float64 [C]: labelled pixels / (classes that occur · pixels of the class); 1 of a
+      class that never occurs.
+    """
+    pixels = counts[:, :-1].sum(0)
+    occurs = pixels > 0
+    weights = pixels.sum() / (max(occurs.sum(), 1) * np.where(occurs, pixels, 1))
+    return np.where(occurs, weights, 1.0)
+
+
+def median_frequency(counts: ClassCounts) -> npt.NDArray[np.float64]:
+    """Weights after Eigen and Fergus 2015, section 6.3.2; as `inverse_frequency`.
+
+    The frequency of a class is its share of the labelled pixels of the examples that
+    show it; its weight is the median of all frequencies over its own.
+    """
+    pixels = counts[:, :-1]
+    shown_on = ((pixels > 0) * pixels.sum(1, keepdims=True)).sum(0)
+    occurs = shown_on > 0
+    if not occurs.any():
+        return np.ones(len(occurs))
+    frequency = np.where(occurs, pixels.sum(0), 1) / np.where(occurs, shown_on, 1)
+    return np.where(occurs, np.median(frequency[occurs]) / frequency, 1.0)

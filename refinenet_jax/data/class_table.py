@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import Any
 
@@ -86,6 +86,19 @@ class ClassTable:
             if value < len(lookup):
                 lookup[value] = class_id
         return lookup[raw]
+
+
+def of_ids(num_classes: int, offset: int, ignore: Collection[int]) -> dict[int, int]:
+    """`ClassTable.raw_to_class` of labels whose values are ids, shifted or not.
+
+    Args:
+      num_classes: how many there are.
+      offset: what is added to a value to have the class id.
+      ignore: values that do not count; those below the first class do not either.
+    """
+    classes = {index - offset: index for index in range(num_classes) if index >= offset}
+    void = dict.fromkeys([*range(-offset), *ignore], IGNORE_LABEL)
+    return classes | void
 
 
 def ranges(values: list[int]) -> str:

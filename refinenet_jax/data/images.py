@@ -204,10 +204,8 @@ def orientation(data: bytes) -> int:
         return 1  # nothing that Pillow reads, so nothing it could be turned by
 
 
-def turn_upright(
-    image: npt.NDArray[np.uint8], orientation: int
-) -> npt.NDArray[np.uint8]:
-    """Turns uint8 [H,W,...] as its EXIF orientation 1..8 asks (Exif 2.32, 4.6.4)."""
+def turn_upright(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Turns [H,W,...] as its EXIF orientation 1..8 asks (Exif 2.32, 4.6.4)."""
     turned = {
         2: lambda: image[:, ::-1],
         3: lambda: image[::-1, ::-1],

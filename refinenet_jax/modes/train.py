@@ -17,6 +17,7 @@ from refinenet_jax import compiling, files, lock, log, memory, preemption, watch
 from refinenet_jax.assembly.batches import build_batches
 from refinenet_jax.assembly.data import open_data
 from refinenet_jax.assembly.evaluation import build_evaluator
+from refinenet_jax.assembly.losses import class_weights
 from refinenet_jax.assembly.network import (
     describe,
     refuse_missing_weights,
@@ -89,7 +90,7 @@ def _run(config: ConfigDict, workdir: epath.Path, layout: Layout) -> None:
     batches_of_run = build_batches(config, data, metadata.architecture.mean)
     network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
     refuse_large_step(config, layout)
-    step = build_step(config, network, layout)
+    step = build_step(config, network, layout, class_weights(config, data))
     evaluator = build_evaluator(config, network, data)
     train_source = data.sources[config.data.train_split]
     with (

@@ -52,12 +52,64 @@ OPTIMIZER = (
     ),
 )
 
+_TERM = Number(0, 1e6)
+
 LOSS = (
     Setting(
         "loss.resolution",
         "label",
         OneOf(("label", "prediction")),
         "Logits are compared at the size of the label, or the label at theirs.",
+    ),
+    Setting(
+        "loss.cross_entropy",
+        1.0,
+        _TERM,
+        "Weight of the mean cross-entropy in the sum that is minimised.",
+    ),
+    Setting("loss.focal", 0.0, _TERM, "Weight of the focal loss."),
+    Setting(
+        "loss.ohem", 0.0, _TERM, "Weight of the cross-entropy of the hard pixels alone."
+    ),
+    Setting("loss.dice", 0.0, _TERM, "Weight of 1 − Dice of the soft predictions."),
+    Setting("loss.lovasz", 0.0, _TERM, "Weight of the Lovász-softmax loss."),
+    Setting(
+        "loss.balance",
+        "none",
+        OneOf(("none", "inverse", "median_frequency")),
+        "How the rare classes of data.train_split weigh more in cross_entropy, focal and "
+        "ohem.",
+    ),
+    Setting(
+        "loss.class_weights",
+        (),
+        Each(Number(0, 1e6), 2, 255, empty=True, example="(0.5, 3.0)"),
+        "Given weights in the place of those of loss.balance, in the order of the "
+        "classes.",
+    ),
+    Setting(
+        "loss.label_smoothing",
+        0.0,
+        Number(0, 0.999),
+        "Share of the target that all classes have alike, in cross_entropy and ohem.",
+    ),
+    Setting(
+        "loss.focal_gamma",
+        2.0,
+        Number(0, 10),
+        "The higher, the less the focal loss minds pixels that are nearly right.",
+    ),
+    Setting(
+        "loss.ohem_threshold",
+        0.7,
+        Number(above=0, most=1),
+        "Pixels whose true class has a smaller probability are hard to ohem.",
+    ),
+    Setting(
+        "loss.ohem_least",
+        1 / 16,
+        Number(above=0, most=1),
+        "Share of the pixels that are hard to ohem whatever their probability.",
     ),
 )
 

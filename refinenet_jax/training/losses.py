@@ -1,27 +1,47 @@
-"""Softmax cross-entropy over the labelled pixels of a whole batch."""
+"""Losses over the labelled pixels of a whole batch, each of (logits, label, resolution).
 
+Logits are float32 [B,h,w,classes], labels integer [B,H,W] class ids with 255 = ignore.
+Resolution "label" resizes the logits to [H,W] (bilinear, half-pixel centres, as the
+light-weight RefineNet's code); "prediction" picks the nearest label of each logit (as
+the paper's code). A loss is float32 [], and 0 where no pixel is valid.
+
+Under `jax.jit` the arrays are those of all devices, and so are the sums, the orders and
+the classes that occur.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 
 from refinenet_jax.labels import IGNORE_LABEL
-from refinenet_jax.models.resize import resize_weights, weighted
+from refinenet_jax.training import bands, pixels
+from refinenet_jax.training.lovasz import lovasz_extension
 
-_Band = tuple[jax.Array, jax.Array]
-
-_BAND = 64  # rows of the label that are enlarged together
+Resolution = Literal["label", "prediction"]
+# (outputs float32 [B,h,w,num_outputs], label uint8 [B,H,W]) → float32 [].
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+Labels = jax.Array | np.ndarray
+# One for each class; outputs beyond them, such as void's, have 0.
+Weights = Sequence[float] | np.ndarray | None
 
 
 def cross_entropy(
     logits: jax.Array,
-    label: jax.Array | np.ndarray,
-    resolution: Literal["label", "prediction"],
+    label: Labels,
+    resolution: Resolution,
+    *,
+    class_weights: Weights = None,
+    label_smoothing: float = 0.0,
 ) -> jax.Array:
     """Mean cross-entropy over the valid pixels of the global batch.
+
+    With weights it is the weighted mean, as torch's `cross_entropy` has it, and with
+    smoothing the target is the mixture that torch's is.
 
     Example:
         logits = jnp.zeros((4, 16, 12, 3))  # of a quarter of the size of the labels
@@ -30,124 +50,159 @@ def cross_entropy(
 
     Args:
         logits: float32 [B,h,w,classes].
-        label: integer [B,H,W] class ids, 255 = ignore.
-        resolution: "label" resizes the logits to [H,W] (bilinear, half-pixel centres,
-            as the light-weight RefineNet's code); "prediction" picks the nearest label
-            of each logit (as the paper's code).
-
-    Returns:
-        float32 []; 0 where no pixel is valid.
+        label: integer [B,H,W].
+        resolution: see above.
+        class_weights: of the pixels of each class.
+        label_smoothing: share of the target that all classes have alike.
     """
-    label = jnp.asarray(label)
-    if resolution == "label":
-        total = _sum_over_enlarged(logits, label)
-    else:
-        _, height, width, _ = logits.shape
-        label = nearest(label, (height, width))
-        total = _sum(logits, label)
-    return total / jnp.maximum((label != IGNORE_LABEL).sum(), 1)
+    function = functools.partial(pixels.cross_entropies, smoothing=label_smoothing)
+    return _weighted_mean(function, logits, label, resolution, class_weights)
 
 
-def _sum(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """Of the losses of all valid pixels: [B,h,w,classes], [B,h,w] → float32 []."""
-    valid = label != IGNORE_LABEL
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-        logits, jnp.where(valid, label, 0).astype(jnp.int32)
+def focal(
+    logits: jax.Array,
+    label: Labels,
+    resolution: Resolution,
+    *,
+    gamma: float = 2.0,
+    class_weights: Weights = None,
+) -> jax.Array:
+    """Weighted mean of (1 − p)^gamma · −log p, p the chance of the true class.
+
+    Lin et al. 2017, "Focal Loss for Dense Object Detection", with the softmax in place
+    of the sigmoid; `class_weights` are its alpha.
+
+    Example:
+        logits = jnp.zeros((4, 16, 12, 3))
+        loss = losses.focal(logits, labels, "label", gamma=2)
+        np.testing.assert_allclose(loss, (2 / 3) ** 2 * np.log(3), rtol=1e-6)
+    """
+    function = functools.partial(pixels.focals, gamma=gamma)
+    return _weighted_mean(function, logits, label, resolution, class_weights)
+
+
+def ohem(
+    logits: jax.Array,
+    label: Labels,
+    resolution: Resolution,
+    *,
+    threshold: float = 0.7,
+    least: float = 1 / 16,
+    class_weights: Weights = None,
+    label_smoothing: float = 0.0,
+) -> jax.Array:
+    """Cross-entropy of the hard pixels alone (online hard example mining).
+
+    Hard is a pixel whose true class has a chance below `threshold`, and the share
+    `least` of the valid pixels of the global batch that have the lowest chances, all
+    of those that share the last place. Shrivastava et al. 2016, with a threshold and a
+    floor as in the code for BiSeNet and mmsegmentation. It keeps a number of 4 bytes
+    for each pixel of the label while the hard ones are found.
+
+    Example:
+        logits = jnp.zeros((4, 16, 12, 3))
+        loss = losses.ohem(logits, labels, "label", threshold=0.7)
+        np.testing.assert_allclose(loss, np.log(3), rtol=1e-6)
+    """
+    label = _at(resolution, logits, label)
+    surprise = jnp.where(
+        label == IGNORE_LABEL, -1.0, _of_each(pixels.surprises, logits, label)
     )
-    return jnp.where(valid, losses, 0).sum()
+    bits = lax.bitcast_convert_type(lax.stop_gradient(surprise), jnp.int32)
+    count = jnp.ceil(least * (label != IGNORE_LABEL).sum())
+    hard = (surprise > -np.log(threshold)) | (bits >= _in_place(bits, count))
+    return cross_entropy(
+        logits,
+        jnp.where(hard, label, IGNORE_LABEL),
+        resolution,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+    )
 
 
-@jax.custom_vjp
-def _sum_over_enlarged(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """`_sum` of the logits resized to the label, [B,h,w,classes], [B,H,W] → float32 [].
+def dice(logits: jax.Array, label: Labels, resolution: Resolution) -> jax.Array:
+    """1 − Dice of soft predictions, 2·Σpy / (Σp + Σy), mean over classes that occur.
 
-    The enlarged scores and their softmax would be the largest arrays of a training
-    step. A band of rows at a time is enlarged, and its gradient taken at once, so that
-    nothing of the label's size is kept for the backward pass.
+    The sums are over the valid pixels of the global batch. Milletari et al. 2016 with
+    plain sums below, as Sudre et al. 2017.
+
+    Example:
+        logits = jnp.zeros((4, 16, 12, 2))
+        loss = losses.dice(logits, jnp.zeros((4, 64, 48), jnp.uint8), "label")
+        np.testing.assert_allclose(loss, 1 - 1 / 1.5, rtol=1e-6)
+    """
+    label = _at(resolution, logits, label)
+    both, predicted, true = (
+        pixels.overlaps(logits, label)
+        if label.shape == logits.shape[:3]
+        else bands.sums(pixels.overlaps, logits, label)
+    )
+    occurs = true > 0
+    scores = 2 * both / jnp.where(occurs, predicted + true, 1)
+    return jnp.where(occurs, 1 - scores, 0).sum() / jnp.maximum(occurs.sum(), 1)
+
+
+def lovasz_softmax(
+    logits: jax.Array, label: Labels, resolution: Resolution
+) -> jax.Array:
+    """The Lovász extension of 1 − IoU, mean over the classes that occur.
+
+    Berman, Rannen Triki, Blaschko 2018, "The Lovász-Softmax loss", with all valid
+    pixels of the global batch as one set. For each class that occurs they are sorted
+    by their error, on every device all of them: see `lovasz.lovasz_extension`.
+
+    Example:
+        logits = jnp.zeros((4, 16, 12, 2))
+        loss = losses.lovasz_softmax(logits, jnp.zeros((4, 64, 48), jnp.uint8), "label")
+        np.testing.assert_allclose(loss, 0.5, rtol=1e-5)
+    """
+    return lovasz_extension(logits, _at(resolution, logits, label))
+
+
+def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
+    """Σ weight · loss, as a loss for `build_train_step`.
+
+    Example:
+        entropy = functools.partial(losses.cross_entropy, resolution="label")
+        overlap = functools.partial(losses.lovasz_softmax, resolution="label")
+        loss = losses.weighted_sum((1.0, entropy), (0.5, overlap))
+        logits = jnp.zeros((4, 16, 12, 3))
+        np.testing.assert_allclose(
+            loss(logits, labels), entropy(logits, labels) + overlap(logits, labels) / 2
+        )
     """
 
-    def add(total: jax.Array, band: _Band) -> tuple[jax.Array, None]:
-        return total + _sum_of_band(logits, band), None
+    def loss(outputs: jax.Array, label: jax.Array) -> jax.Array:
+        return sum(
+            (weight * term(outputs, label) for weight, term in terms),
+            start=jnp.zeros((), jnp.float32),
+        )
 
-    return lax.scan(add, jnp.zeros((), jnp.float32), _bands(logits, label))[0]
-
-
-def _sum_and_gradient(
-    logits: jax.Array, label: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    def add(
-        totals: tuple[jax.Array, jax.Array], band: _Band
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
-        found = jax.value_and_grad(_sum_of_band)(logits, band)
-        return jax.tree.map(jnp.add, totals, found), None
-
-    start = jnp.zeros((), jnp.float32), jnp.zeros_like(logits)
-    return lax.scan(add, start, _bands(logits, label))[0]
-
-
-def _scaled(gradient: jax.Array, scale: jax.Array) -> tuple[jax.Array, None]:
-    return scale * gradient, None
-
-
-_sum_over_enlarged.defvjp(_sum_and_gradient, _scaled)
-
-
-def _bands(logits: jax.Array, label: jax.Array) -> _Band:
-    """The label in bands of every n-th row, and how their scores are made.
-
-    A band of neighbouring rows would lie on one device where pictures are split by
-    rows, and the others would wait.
-
-    Returns:
-        Row weights float32 [n,rows,h] and labels [n,B,rows,W]; of the last bands some
-        rows may be beyond the picture, and have nothing valid.
-    """
-    height, rows = label.shape[1], min(_BAND, label.shape[1])
-    count = -(-height // rows)
-    beyond = count * rows - height
-    weights = resize_weights(
-        logits.shape[1],
-        height,
-        jnp.asarray(logits.shape[1]),
-        jnp.asarray(height),
-        "bilinear",
-    )
-    weights = jnp.pad(weights, [(0, beyond), (0, 0)])
-    label = jnp.pad(label, [(0, 0), (0, beyond), (0, 0)], constant_values=IGNORE_LABEL)
-    return (
-        weights.reshape(rows, count, -1).swapaxes(0, 1),
-        jnp.moveaxis(label.reshape(len(label), rows, count, -1), 2, 0),
-    )
-
-
-def _sum_of_band(logits: jax.Array, band: _Band) -> jax.Array:
-    row_weights, label = band
-    width, to = logits.shape[2], label.shape[2]
-    column_weights = resize_weights(
-        width, to, jnp.asarray(width), jnp.asarray(to), "bilinear"
-    )
-    rows = weighted(logits, row_weights, 1)
-    return _sum(weighted(rows, column_weights, 2), label)
+    return loss
 
 
 def valid_pixels(
     outputs: jax.Array,
-    label: jax.Array | np.ndarray,
-    resolution: Literal["label", "prediction"] = "label",
+    label: Labels,
+    resolution: Resolution = "label",
+    *,
+    class_weights: Weights = None,
 ) -> jax.Array:
-    """Number of pixels that `cross_entropy` is the mean of; arguments as there.
+    """Sum of the weights, 1 where there are none, of the pixels that count.
+
+    It is what `cross_entropy` and `focal` are divided by.
 
     Example:
-        assert valid_pixels(logits, jnp.array([[[0, 255, 1]]])) == 2
+        logits = jnp.zeros((1, 1, 1, 2))
+        assert losses.valid_pixels(logits, jnp.array([[[0, 255, 1]]])) == 2
 
     Returns:
         float32 [].
     """
-    label = jnp.asarray(label)
-    if resolution == "prediction":
-        _, height, width, _ = outputs.shape
-        label = nearest(label, (height, width))
-    return (label != IGNORE_LABEL).sum().astype(jnp.float32)
+    label = _at(resolution, outputs, label)
+    if class_weights is None:
+        return (label != IGNORE_LABEL).sum().astype(jnp.float32)
+    return pixels.of_class(label, _weights(class_weights, outputs.shape[-1])).sum()
 
 
 def nearest(label: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -161,3 +216,63 @@ def nearest(label: jax.Array, shape: tuple[int, int]) -> jax.Array:
         for to, size in zip(shape, label.shape[1:3], strict=True)
     )
     return label[:, rows][:, :, columns]
+
+
+def _at(resolution: Resolution, logits: jax.Array, label: Labels) -> jax.Array:
+    """The label that the logits are compared with."""
+    label = jnp.asarray(label)
+    if resolution == "prediction":
+        _, height, width, _ = logits.shape
+        return nearest(label, (height, width))
+    return label
+
+
+def _weighted_mean(
+    function: bands.OfPixels[jax.Array],
+    logits: jax.Array,
+    label: Labels,
+    resolution: Resolution,
+    class_weights: Weights,
+) -> jax.Array:
+    """Of a loss of pixels: (logits, label, weights float32 [classes]) → [B,rows,W]."""
+    label = _at(resolution, logits, label)
+    weights = None
+    if class_weights is not None:
+        weights = _weights(class_weights, logits.shape[-1])
+    constants = () if weights is None else (weights,)
+    if label.shape == logits.shape[:3]:
+        total = pixels.summed(logits, label, *constants, function=function)
+    else:
+        summed = functools.partial(pixels.summed, function=function)
+        total = bands.sum_with_gradient(summed, logits, label, constants)
+    if weights is None:
+        return total / jnp.maximum((label != IGNORE_LABEL).sum(), 1)
+    over = pixels.of_class(label, weights).sum()
+    return total / jnp.where(over > 0, over, 1)
+
+
+def _of_each(
+    function: bands.OfPixels[jax.Array], logits: jax.Array, label: jax.Array
+) -> jax.Array:
+    if label.shape == logits.shape[:3]:
+        return function(logits, label)
+    return bands.of_each(function, logits, label)
+
+
+def _in_place(bits: jax.Array, place: jax.Array) -> jax.Array:
+    """The `place`-th largest, from 1 on, of int32 [...] that are not negative → [].
+
+    Found bit by bit, which takes 31 counts and no sorting: of arrays that are divided
+    among devices only the counts are added.
+    """
+
+    def narrow(number: jax.Array, lowest: jax.Array) -> jax.Array:
+        raised = lowest | (1 << (30 - number))
+        return jnp.where((bits >= raised).sum() >= place, raised, lowest)
+
+    return lax.fori_loop(0, 31, narrow, jnp.zeros((), jnp.int32))
+
+
+def _weights(class_weights: Sequence[float] | np.ndarray, outputs: int) -> jax.Array:
+    given = np.asarray(class_weights, np.float32)
+    return jnp.asarray(np.pad(given, (0, outputs - len(given))))

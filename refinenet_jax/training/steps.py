@@ -15,12 +15,11 @@ from refinenet_jax.models.chain import Remat
 from refinenet_jax.models.leaves import Structure, split_network
 from refinenet_jax.sharding import Layout
 from refinenet_jax.training import losses
+from refinenet_jax.training.losses import Loss
 from refinenet_jax.training.state import Average, TrainState, create_state
 
 Metrics = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
-# (outputs float32 [B,h,w,num_outputs], label uint8 [B,H,W]) → float32 [].
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,8 @@ class StepOptions:
             trained.
         weight: of a part's loss among those of the others: the number of values that
             the loss is the mean of, as float32 []. The default is that of a mean over
-            the pixels of the label; for another loss it must be given.
+            the pixels of the label; for another loss it must be given. A loss that is
+            no mean over pixels (ohem, dice, lovasz_softmax) is that of each part.
         ema_decay: of the average of the network, where the state has one; it starts
             lower, (1 + step) / (10 + step).
         remat: what is computed twice to save memory; see `models.chain.Recomputing`.

@@ -97,6 +97,34 @@ def assert_close(found, expected, tolerance):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale)
 
 
+def test_parts_are_weighted_as_their_pixels_are(tiny):
+    weights = (0.2, 1.0, 7.0)
+    loss = functools.partial(
+        losses.cross_entropy, resolution="label", class_weights=weights
+    )
+    state = create_state(tiny, OPTIMIZER, seed=0)
+    found = []
+    for options in (
+        StepOptions(),
+        StepOptions(
+            accumulate=4,
+            weight=functools.partial(losses.valid_pixels, class_weights=weights),
+        ),
+    ):
+        step = build_train_step(
+            tiny,
+            OPTIMIZER,
+            optax.constant_schedule(0.1),
+            loss,
+            Layout.over(jax.devices()[:1]),
+            options,
+        )
+        after, metrics = step(jax.tree.map(jnp.copy, state), next(batches(1)))
+        found.append((float(metrics["loss"]), after.params))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    assert_close(found[1][1], found[0][1], 5e-6)
+
+
 AT_PREDICTION = functools.partial(losses.valid_pixels, resolution="prediction")
 
 

@@ -51,6 +51,7 @@ class RawExample:
       image: uint8 [H,W,3] RGB.
       raw: integer [H,W], the label values of the file.
       turned: whether the EXIF orientation was applied.
+      label_turned: whether it was applied to the label, too.
     """
 
     pair: Pair
@@ -58,6 +59,7 @@ class RawExample:
     image: npt.NDArray[np.uint8]
     raw: RawLabel
     turned: bool
+    label_turned: bool = False
 
 
 class FilesBuilder(SegmentationBuilder):
@@ -85,8 +87,10 @@ class FilesBuilder(SegmentationBuilder):
     def read(self, pair: Pair) -> RawExample:
         """Reads both; they must be of one size.
 
-        An EXIF orientation is applied where the label has the size of the upright
-        picture: most tools draw labels on that, but some on the pixels as stored.
+        An EXIF orientation is applied, so that pictures are upright as in prediction:
+        to the label, too, where its size says that it was drawn on the pixels as they
+        are stored. Most tools draw on the upright picture, which a label of that size
+        is taken for.
 
         Raises:
           DataError: a file is missing or damaged, or the sizes differ.
@@ -96,7 +100,10 @@ class FilesBuilder(SegmentationBuilder):
         raw = self.read_label(pair)
         turn = images.orientation(encoded)
         upright = images.turn_upright(image, turn)
-        turned = turn != 1 and upright.shape[:2] == raw.shape
+        on_stored = raw.shape == image.shape[:2] != upright.shape[:2]
+        turned = turn != 1 and (on_stored or upright.shape[:2] == raw.shape)
+        if on_stored:
+            raw = images.turn_upright(raw, turn)
         if turned:
             image, encoded = upright, encode_photo(upright)
         if image.shape[:2] != raw.shape:
@@ -105,7 +112,7 @@ class FilesBuilder(SegmentationBuilder):
                 f"{pair.image} is {_size(image)} but its label {pair.label} is "
                 f"{_size(raw)} (width x height): they must be of one size",
             )
-        return RawExample(pair, encoded, image, raw, turned)
+        return RawExample(pair, encoded, image, raw, turned, on_stored)
 
     def locate(self) -> dict[str, list[Pair]]:
         """The pairs of each split in manual_dir, nothing downloaded.

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from refinenet_jax.data import images
 from refinenet_jax.data.builders.archives import Files
 from refinenet_jax.data.builders.examples import FilesBuilder, Pair, manual_folder
-from refinenet_jax.data.class_table import ClassTable, RawLabel
+from refinenet_jax.data.class_table import ClassTable, RawLabel, of_ids
 from refinenet_jax.data.images import DataError
 from refinenet_jax.data.request import Request
 from refinenet_jax.errors import UserError, listed
@@ -67,13 +67,7 @@ class Folder(FilesBuilder):
             raw_to_class = {index: index for index in range(len(names))}
             raw_to_class[IGNORE_LABEL] = IGNORE_LABEL
         else:
-            raw_to_class = {
-                index - labels.offset: index
-                for index in range(len(names))
-                if index >= labels.offset
-            }
-            void = range(-labels.offset)  # values below the first class
-            raw_to_class |= dict.fromkeys([*void, *labels.ignore], IGNORE_LABEL)
+            raw_to_class = of_ids(len(names), labels.offset, labels.ignore)
         return ClassTable(
             class_names=names,
             palette=palette,

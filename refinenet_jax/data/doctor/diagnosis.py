@@ -7,6 +7,7 @@ from refinenet_jax.data.class_table import ranges
 from refinenet_jax.data.doctor import encodings
 from refinenet_jax.data.doctor.copies import find_copies
 from refinenet_jax.data.doctor.findings import LEVELS, NUM_FILES, Finding, counted
+from refinenet_jax.data.doctor.rarity import find_rare
 from refinenet_jax.data.doctor.survey import Fault, Look, Survey
 from refinenet_jax.data.images import DataError
 from refinenet_jax.data.request import Request
@@ -35,6 +36,8 @@ def diagnose(surveys: Sequence[Survey], request: Request) -> list[Finding]:
         # What else such a split seems to lack follows from what is wrong with it.
         if survey.split not in broken:
             findings += _labels(survey, request, trains=number == 0)
+            if number == 0 and survey.whole:
+                findings += find_rare(survey)
         findings += _notes(survey)
     findings += find_copies(surveys, own=request.name == "folder")
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
@@ -98,18 +101,21 @@ def _values(surveys: Sequence[Survey], request: Request) -> Iterable[Finding]:
         return
     strange = [survey for survey in surveys if survey.unknown]
     pixels: Counter[int] = Counter()
-    for survey in strange:
-        pixels.update(survey.value_pixels)
-    looks = [look for survey in strange for look in survey.looks]
+    inner: Counter[int] = Counter()
+    looks = [look for survey in strange or surveys for look in survey.looks]
+    for look in looks:
+        pixels.update(look.pixels)
+        inner.update(look.inner)
     table = surveys[0].table
     reads_ids = request.name == "folder" and request.folder.encoding == "ids"
     values = encodings.Values(
         pixels=pixels,
         all=frozenset(value for survey in surveys for value in survey.value_pixels),
-        flat=sum(look.flat for look in looks),
+        inner=inner,
         table=table,
         file=request.folder.classes if reads_ids else "",
         authors=table.source,
+        ignore=request.folder.ignore,
     )
     where = ", ".join(survey.split for survey in strange or surveys)
     known = set(table.raw_to_class)
@@ -129,6 +135,15 @@ def _background(
     seen = [sum(each) for each in zip(*counts, strict=True)]
     total = sum(sum(survey.value_pixels.values()) for survey in surveys)
     zeros = sum(survey.value_pixels.get(0, 0) for survey in surveys)
+    if message := encodings.hides_a_class(values):
+        yield Finding(
+            "warning",
+            "class_ignored",
+            ", ".join(survey.split for survey in surveys),
+            message,
+            (),
+        )
+        return
     if seen[-1] or not all(seen[:-1]) or zeros <= _MUCH * total:
         return
     last = values.table.class_names[-1]
@@ -217,16 +232,27 @@ def _near_empty(survey: Survey) -> Iterable[Finding]:
 
 
 def _notes(survey: Survey) -> Iterable[Finding]:
-    turned = [look.file for look in survey.looks if look.turned]
-    if turned:
-        yield Finding(
-            "note",
+    for code, files, labels in (
+        (
             "exif",
-            survey.split,
-            f"{counted(len(turned), 'image')} stored turned, and set upright as the EXIF "
-            "entry says; the labels are upright",
-            tuple(turned[:NUM_FILES]),
-        )
+            [x.file for x in survey.looks if x.turned and not x.label_turned],
+            "the labels are upright",
+        ),
+        (
+            "exif_label",
+            [x.file for x in survey.looks if x.label_turned],
+            "so were the labels, which are drawn on the pixels as they are stored",
+        ),
+    ):
+        if files:
+            yield Finding(
+                "note",
+                code,
+                survey.split,
+                f"{counted(len(files), 'image')} stored turned, and set upright as the "
+                f"EXIF entry says; {labels}",
+                tuple(files[:NUM_FILES]),
+            )
     if survey.whole and survey.published not in (None, survey.images):
         yield Finding(
             "note",

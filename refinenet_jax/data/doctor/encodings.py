@@ -2,13 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from refinenet_jax.data.class_table import ClassTable, ranges, read_class_table
+from refinenet_jax.data.class_table import ClassTable, of_ids, ranges, read_class_table
 from refinenet_jax.labels import IGNORE_LABEL, VOID_COLOUR
 
 _FEWEST_BLENDED = 5  # distinct values that interpolation or compression makes up
 _MOST_FLAT = 0.1  # share of their pixels that lie within an area of one value
+_THIN = 0.5  # share of its pixels along outlines that no class has
+_THINNER = 0.1  # difference of these shares that tells void from a class
+_MUCH = 0.1  # share of pixels that hardly are void
+_LONGEST = 80  # characters of a remedy
 _CHANCE = 0.05  # that arbitrary values all are shades of a palette
 
 
@@ -19,18 +23,20 @@ class Values:
     Attributes:
       pixels: value -> pixels, in the splits that have unknown values.
       all: the values of all splits.
-      flat: pixels as `survey.Look.flat` counts them.
+      inner: value -> pixels as `survey.Look.inner` counts them.
       table: what the values should mean.
       file: what holds the list of classes; "" for the data sets of others.
       authors: where those come from.
+      ignore: values that a person said do not count.
     """
 
     pixels: Mapping[int, int]
     all: frozenset[int]
-    flat: int
+    inner: Mapping[int, int]
     table: ClassTable
     file: str
     authors: str
+    ignore: tuple[int, ...] = (IGNORE_LABEL,)
 
     @property
     def num_classes(self) -> int:
@@ -48,6 +54,30 @@ class Values:
         """Whether the values of the classes are 0, 1, 2, ..."""
         classes = {v for v, c in self.table.raw_to_class.items() if c != IGNORE_LABEL}
         return classes == set(range(self.num_classes))
+
+    def share(self, value: int) -> float:
+        """Of all pixels, those of a value."""
+        return self.pixels.get(value, 0) / max(sum(self.pixels.values()), 1)
+
+    def thin(self, value: int) -> float:
+        """How much of a value lies along its outlines, 0..1."""
+        return 1 - self.inner.get(value, 0) / max(self.pixels.get(value, 0), 1)
+
+    def trial(self, *, offset: int, ignore: Collection[int]) -> "Values":
+        """The same pixels, read in another way."""
+        table = of_ids(self.num_classes, offset, ignore)
+        return dataclasses.replace(
+            self,
+            table=dataclasses.replace(self.table, raw_to_class=table),
+            ignore=tuple(ignore),
+        )
+
+    @property
+    def fits(self) -> bool:
+        """Whether every value means something and most classes occur."""
+        known = self.table.raw_to_class
+        classes = {known.get(v, IGNORE_LABEL) for v in self.all} - {IGNORE_LABEL}
+        return self.all <= set(known) and 2 * len(classes) > self.num_classes
 
     def remedy(self, own: str) -> str:
         """`own` where the person wrote the labels, else the way to the authors'."""
@@ -108,7 +138,7 @@ def _palette_as_grey(values: Values) -> tuple[str, str] | None:
 
 
 def _shifted(values: Values) -> tuple[str, str] | None:
-    """Whether the values run to N, the number of classes, and so are one too high."""
+    """Whether the values run to N, the number of classes: one value is too many."""
     count = values.num_classes
     if not values.starts_at_zero or values.unknown != [count]:
         return None
@@ -119,21 +149,92 @@ def _shifted(values: Values) -> tuple[str, str] | None:
             f"occurs, but the {count} classes are 0..{count - 1}: 1 is the first "
             f"class; {remedy}"
         )
-    remedy = values.remedy(
-        "set config.data.folder.offset=-1, which ignores 0 and makes 1 the first class; "
-        f"or, if 0 is a class, add the missing name to {values.file}, or set "
-        f"config.data.folder.ignore=({count},) if {count} does not count"
+    told = f"the label values run from 0 to {count}, one more than the {count} classes"
+    if not values.file:
+        return "one_too_many", f"{told}; {values.remedy('')}"
+    return _one_too_many(values, told)
+
+
+def _one_too_many(values: Values, told: str) -> tuple[str, str]:
+    """Which value of a person's own labels is void: the first, the last, or none.
+
+    What annotators leave void lies along outlines; what is a class, in areas. Of two
+    readings that leave nothing unknown the one that fits this better goes first; where
+    they do not differ, the one that leaves out fewer pixels.
+    """
+    last = values.num_classes
+    ignore = (*values.ignore, last)
+    readings = {
+        0: (
+            "zero_is_void",
+            _FROM_ONE,
+            values.trial(offset=-1, ignore=values.ignore),
+        ),
+        last: (
+            "last_is_void",
+            _ignoring(ignore),
+            values.trial(offset=0, ignore=ignore),
+        ),
+    }
+    possible = [value for value, (*_, trial) in readings.items() if trial.fits]
+    add = f"add the missing name to {values.file} if both are classes"
+    if not possible:
+        return "one_too_many", f"{told}; {add}"
+    clear = abs(values.thin(0) - values.thin(last)) > _THINNER
+
+    def order(value: int) -> float:
+        return -values.thin(value) if clear else values.share(value)
+
+    first, *others = sorted(possible, key=order)
+    code, remedy, _ = readings[first]
+    rest = "".join(f"; {readings[o][1]} if {o} is void" for o in others)
+    shares = (
+        f"0 has {values.share(0):.1%} of the pixels, {last} {values.share(last):.1%}"
     )
-    return "zero_is_void", (
-        f"the label values run from 0 to {count}, one more than the {count} classes: 0 "
-        f"is probably void; {remedy}"
+    if not clear:
+        return "one_too_many", (
+            f"{told}, and which of them is void cannot be told ({shares}): look at the "
+            f"pictures; {remedy} if {first} is void{rest}; {add}"
+        )
+    return code, (
+        f"{told}: {first} is probably void, as {values.thin(first):.0%} of it lie along "
+        f"outlines ({shares}); {remedy}{rest}; {add}"
+    )
+
+
+_FROM_ONE = (
+    "set config.data.folder.offset=-1, which ignores 0 and makes 1 the first class"
+)
+
+
+def _ignoring(ignore: Collection[int]) -> str:
+    return f"set config.data.folder.ignore={tuple(ignore)}"
+
+
+def hides_a_class(values: Values) -> str:
+    """Whether offset=-1 may ignore a class in the place of void; "" if not."""
+    last = values.num_classes
+    if last not in values.all or values.share(0) < _MUCH:
+        return ""
+    if values.thin(last) - values.thin(0) <= _THINNER:
+        return ""
+    without = [value for value in values.ignore if value != last]
+    if not values.trial(offset=0, ignore=(*without, last)).fits:
+        return ""
+    return (
+        f"config.data.folder.offset=-1 ignores the value 0, which {values.share(0):.1%} "
+        f"of the pixels have, in areas, while {values.thin(last):.0%} of {last}, the "
+        f"class {values.table.class_names[-1]!r}, lie along outlines as void does: if "
+        "the pictures show every class under the name of the next, set "
+        f"config.data.folder.offset=0 and config.data.folder.ignore={(*without, last)}"
     )
 
 
 def _interpolated(values: Values) -> tuple[str, str] | None:
     """Whether the unknown values are thin lines and dots between the known."""
     pixels = sum(values.pixels[value] for value in values.unknown)
-    if len(values.unknown) < _FEWEST_BLENDED or values.flat > _MOST_FLAT * pixels:
+    inner = sum(values.inner.get(value, 0) for value in values.unknown)
+    if len(values.unknown) < _FEWEST_BLENDED or inner > _MOST_FLAT * pixels:
         return None
     remedy = values.remedy(
         "make them again from the originals, resized with nearest neighbour and saved "
@@ -149,7 +250,9 @@ def _interpolated(values: Values) -> tuple[str, str] | None:
 
 def _ignore_not_declared(values: Values) -> tuple[str, str]:
     share = values.pixels[IGNORE_LABEL] / sum(values.pixels.values())
-    remedy = values.remedy("add it: config.data.folder.ignore=(255,)")
+    remedy = values.remedy(
+        f"add it: config.data.folder.ignore={(*values.ignore, IGNORE_LABEL)}"
+    )
     return "ignore_not_declared", (
         f"{share:.1%} of the pixels have the value 255, which is no class and not "
         f"ignored; {remedy}"
@@ -159,12 +262,23 @@ def _ignore_not_declared(values: Values) -> tuple[str, str]:
 def _unexplained(values: Values) -> tuple[str, str]:
     total = sum(values.pixels.values())
     share = sum(values.pixels[value] for value in values.unknown) / total
+    ignoring = _ignoring((*values.ignore, *values.unknown))
+    listing = f"list the missing classes in {values.file}"
+    thin = min(values.thin(value) for value in values.unknown) > _THIN
     remedy = values.remedy(
-        f"list the missing classes in {values.file}, or name the values in "
-        "config.data.folder.ignore if they do not count"
+        f"{ignoring} if they do not count, as they lie along outlines; or {listing}"
+        if thin and len(values.unknown) < _FEWEST_BLENDED
+        else f"{listing}; or {_few(ignoring)} if they do not count"
     )
     known = ranges(sorted(values.table.raw_to_class))
     return "unknown_values", (
         f"{share:.1%} of the pixels have the label {ranges(values.unknown)}, which is "
         f"none of {known}; {remedy}"
     )
+
+
+def _few(ignoring: str) -> str:
+    """As short as a line bears."""
+    if len(ignoring) <= _LONGEST:
+        return ignoring
+    return "name the values in config.data.folder.ignore"

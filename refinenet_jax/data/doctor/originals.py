@@ -85,7 +85,9 @@ def _split_of_files(
 ) -> Split:
     def read(index: int) -> Labelled:
         example = found.read(pairs[index])
-        return Labelled(example.image, example.raw, example.turned)
+        return Labelled(
+            example.image, example.raw, example.turned, example.label_turned
+        )
 
     def read_image(index: int) -> npt.NDArray[np.uint8]:
         data = found.read_image(pairs[index])

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,11 +27,13 @@ class Labelled:
       image: uint8 [H,W,3] RGB.
       raw: integer [H,W], the label values of the file.
       turned: whether an EXIF orientation was applied.
+      label_turned: whether it was applied to the label, too.
     """
 
     image: npt.NDArray[np.uint8]
     raw: RawLabel
     turned: bool
+    label_turned: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +63,21 @@ class Look:
       file: see `Split.files`.
       size: width and height.
       pixels: label value -> how many pixels have it.
-      flat: how many pixels of unknown value, 255 aside, have four neighbours of the
-        same value. Those of a class lie in areas; those that resizing or compression
-        made up do not.
+      inner: label value -> how many of its pixels have four neighbours of the same
+        value. Those of a class lie in areas; those that resizing or compression made
+        up do not, and few of those that were left void along outlines do.
       turned: whether an EXIF orientation was applied.
+      label_turned: whether it was applied to the label, too.
       digest: differs where the images differ.
     """
 
     file: str
     size: tuple[int, int]
     pixels: Mapping[int, int]
-    flat: int
+    inner: Mapping[int, int]
     turned: bool
     digest: bytes
+    label_turned: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,22 +254,23 @@ def _inspect(
         file=file,
         size=(width, height),
         pixels=dict(zip(values.tolist(), counts[values].tolist(), strict=True)),
-        flat=_flat(example.raw, values, table.raw_to_class),
+        inner=_inner(example.raw),
         turned=example.turned,
         digest=_digest(example.image),
+        label_turned=example.label_turned,
     )
     return look, _picture(file, example, table) if keep else None
 
 
-def _flat(raw: RawLabel, values: npt.NDArray[np.intp], known: Collection[int]) -> int:
-    unknown = [v for v in values.tolist() if v not in known and v != IGNORE_LABEL]
-    if not unknown:
-        return 0
-    same = np.isin(raw[1:-1, 1:-1], unknown)
+def _inner(raw: RawLabel) -> dict[int, int]:
+    """See `Look.inner`."""
+    same = np.ones_like(raw[1:-1, 1:-1], np.bool_)
     for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
         height, width = same.shape
         same &= raw[1:-1, 1:-1] == raw[rows : rows + height, columns : columns + width]
-    return int(same.sum())
+    counts = np.bincount(raw[1:-1, 1:-1][same])
+    values = np.flatnonzero(counts)
+    return dict(zip(values.tolist(), counts[values].tolist(), strict=True))
 
 
 def _digest(image: npt.NDArray[np.uint8]) -> bytes:

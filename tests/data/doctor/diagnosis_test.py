@@ -31,7 +31,7 @@ ALL = {0: 900, 1: 900, 2: 900}
 def survey(*pixels, split="train", images=None, faults=(), table=TABLE, seed=0):
     """Of images with these label values."""
     looks = [
-        Look(f"{split}{i}.png", (60, 45), each, 0, False, bytes([seed, i]))
+        Look(f"{split}{i}.png", (60, 45), each, {}, False, bytes([seed, i]))
         for i, each in enumerate(pixels)
     ]
     total = len(looks) + len(faults) if images is None else images
@@ -177,6 +177,37 @@ def test_notes():
     assert told([dataclasses.replace(turned, images=367)]) == [
         ("note", "exif", "train")
     ]
+
+
+def test_the_loss_that_a_data_set_asks_for():
+    rare = {0: 1800, 1: 885, 2: 15}
+    train, val = survey(rare, ALL, rare), survey(rare, split="val", seed=1)
+    assert told([train, val]) == []  # 11% and 17%
+    train = survey(rare, rare, rare)
+    assert told([train, val]) == [("note", "rare_classes", "train")]
+    (finding,) = diagnose([train, val], OWN)
+    assert "1 of 3" in finding.message and "car 0.56%" in finding.message
+    assert finding.message.endswith("set config.loss.lovasz=1")
+    # A few of many say little.
+    assert told([dataclasses.replace(train, images=9), val]) == []
+
+    two = dataclasses.replace(
+        TABLE,
+        class_names=NAMES[:2],
+        palette=TABLE.palette[:2],
+        raw_to_class={0: 0, 1: 1},
+    )
+    (finding,) = diagnose([survey({0: 2673, 1: 27}, table=two)], OWN)
+    assert finding.message.endswith("loss.cross_entropy=0 and config.loss.lovasz=1")
+
+
+def test_labels_on_the_pixels_as_stored():
+    found = survey(ALL, ALL, ALL)
+    looks = [dataclasses.replace(x, turned=True) for x in found.looks]
+    looks[1] = dataclasses.replace(looks[1], label_turned=True)
+    found = dataclasses.replace(found, looks=looks)
+    assert told([found]) == [("note", "exif", "train"), ("note", "exif_label", "train")]
+    assert diagnose([found], OWN)[1].files == ("train1.png",)
 
 
 def test_the_worst_comes_first():
