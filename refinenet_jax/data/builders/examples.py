@@ -140,16 +140,15 @@ class FilesBuilder(SegmentationBuilder):
         else:
             splits = self.find_pairs(self._downloaded(downloads))
             folder = ""
-        self._left_out: list[str] = []
         self.info.metadata.update(
             manual_dir=folder,
             fingerprint=fingerprint(splits),
             state=file_state(splits),
-            left_out=self._left_out,
+            left_out=[],
         )
         return splits
 
-    def example(self, origin: Pair) -> dict[str, Any] | None:
+    def example(self, origin: Pair) -> dict[str, Any] | str:
         """One example; see `SegmentationBuilder`."""
         try:
             found = self.read(origin)
@@ -161,8 +160,7 @@ class FilesBuilder(SegmentationBuilder):
                     f"{error}; mend it, or set config.data.damaged='skip' to leave "
                     "such files out"
                 ) from error
-            self._left_out.append(str(error))
-            return None
+            return str(error)
         label = self.class_table.to_class_ids(found.raw, str(origin.label))
         num_classes = len(self.class_table.class_names)
         return encoded_example(found.encoded, label, origin.name, num_classes)

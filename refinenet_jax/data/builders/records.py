@@ -2,11 +2,12 @@
 
 import abc
 import contextlib
+import functools
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
+from refinenet_jax.data.builders.workers import Make, making
 from refinenet_jax.data.class_counts import counts_file, parse_counts, write_counts
 from refinenet_jax.data.class_table import (
     ClassTable,
@@ -35,6 +37,13 @@ class Progress(Protocol):
         self, task: str, total: int | None
     ) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """Opens the display of one task."""
+
+
+class Record(NamedTuple):
+    """An example as it is stored, and its `class_pixels`."""
+
+    data: bytes
+    class_pixels: str
 
 
 class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
@@ -101,8 +110,27 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         """What `example` makes the examples of each split from; fills the metadata."""
 
     @abc.abstractmethod
-    def example(self, origin: Any) -> dict[str, Any] | None:
-        """One example, as `encoded_example` makes it, or None to leave it out."""
+    def example(self, origin: Any) -> dict[str, Any] | str:
+        """One example, as `encoded_example` makes it, or why it is left out.
+
+        It may run in another process, on a builder of the same request.
+        """
+
+    def record(self, origin: Any) -> Record | str:
+        """One example as it is stored, or why it is left out."""
+        example = self.example(origin)
+        if isinstance(example, str):
+            return example
+        encoded = self.info.features.encode_example(example)
+        stored = self._serializer.get_tf_example(encoded)
+        # Else the order of the features is that of each process's own hashes.
+        data = stored.SerializeToString(deterministic=True)
+        return Record(data, example["class_pixels"])
+
+    @functools.cached_property
+    def _serializer(self) -> example_serializer.ExampleSerializer:
+        features = self.info.features.get_serialized_info()
+        return example_serializer.ExampleSerializer(features)
 
     def prepare(self, progress: Progress) -> None:
         """Downloads and writes the data set; it appears complete or not at all.
@@ -149,15 +177,20 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         and what is more with the help of TensorFlow.
         """
         del download_config
-        written = [
-            self._write_split(split, origins)
-            for split, origins in self.find_examples(dl_manager).items()
-        ]
+        splits = self.find_examples(dl_manager)
+        number = sum(map(len, splits.values()))
+        with making(self.record, number) as make:
+            written = [
+                self._write_split(split, origins, make)
+                for split, origins in splits.items()
+            ]
         # Said twice, so that a damaged digit does not pass for another number.
         self.info.metadata["examples"] = {x.name: x.num_examples for x in written}
         return written
 
-    def _write_split(self, split: str, origins: Sequence[Any]) -> tfds.core.SplitInfo:
+    def _write_split(
+        self, split: str, origins: Sequence[Any], make: Make
+    ) -> tfds.core.SplitInfo:
         template = self._get_filename_template(split_name=split)
         starts = range(0, len(origins), _EXAMPLES_PER_SHARD)
         lengths, num_bytes = [], 0
@@ -167,8 +200,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
                 path = template.sharded_filepath(
                     shard_index=number, num_shards=len(starts)
                 )
-                shard = origins[start : start + _EXAMPLES_PER_SHARD]
-                sizes = self._write_shard(os.fspath(path), shard, texts, on_example)
+                records = make(origins[start : start + _EXAMPLES_PER_SHARD])
+                sizes = self._write_shard(os.fspath(path), records, texts, on_example)
                 lengths.append(len(sizes))
                 num_bytes += sum(sizes)
         if not sum(lengths):
@@ -185,25 +218,20 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
     def _write_shard(
         self,
         path: str,
-        origins: Sequence[Any],
+        records: Iterable[Record | str],
         texts: list[str],
         on_example: Callable[[], None],
     ) -> list[int]:
         """Returns the sizes of the records in bytes; appends their `class_pixels`."""
-        features = self.info.features
-        serializer = example_serializer.ExampleSerializer(
-            features.get_serialized_info()
-        )
         sizes = []
         with _writing(path) as write:
-            for origin in origins:
-                example = self.example(origin)
-                if example is not None:
-                    encoded = features.encode_example(example)
-                    record = serializer.serialize_example(encoded)
-                    write(record)
-                    sizes.append(len(record))
-                    texts.append(example["class_pixels"])
+            for record in records:
+                if isinstance(record, str):
+                    self.info.metadata["left_out"].append(record)
+                else:
+                    write(record.data)
+                    sizes.append(len(record.data))
+                    texts.append(record.class_pixels)
                 on_example()
         return sizes
 
