@@ -177,7 +177,14 @@ def split_parts(name: str, split: str, at_hand: Collection[str]) -> dict[str, st
     entry = _entry(name)
     known = list(entry.splits or at_hand)
     if split not in known:
-        raise UserError(f"split {split!r} of {name}; known: {', '.join(known)}")
+        hint = ""
+        if name == _FOLDER:
+            hint = (
+                f"; write the names of its images into {split}.txt in config.data."
+                "manual_dir, or set config.data.train_split and eval_split to what is "
+                "there"
+            )
+        raise UserError(f"split {split!r} of {name}; known: {', '.join(known)}{hint}")
     parts = entry.splits.get(split, split).split("+")
     return {part: entry.optional.get(part, "") for part in parts}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 from typing import Any
 
@@ -41,7 +42,8 @@ class DataError(UserError):
 
     Attributes:
       kind: one word for it: missing, damaged, jpeg_label, colours_for_ids,
-        unknown_colours or size_mismatch.
+        unknown_colours, size_mismatch; of labels that are drawn as shapes: other_json,
+        unknown_category, outside or no_area.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -126,6 +128,19 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
         raise UserError(
             f"{path} is no text in UTF-8 (byte {error.start}): save it in that encoding"
         ) from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      DataError: the file is missing or cannot be read.
+      ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:

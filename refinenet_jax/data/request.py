@@ -9,11 +9,14 @@ class FolderLabels:
 
     Attributes:
       encoding: "ids" for grey or palette files of class ids, "colours" for files whose
-        colours are the classes.
+        colours are the classes, "labelme", "coco", "panoptic" and "label_studio" for
+        what these tools write.
       offset: what is added to a value to have the class id; -1 where 1 is the first.
       ignore: values of pixels that do not count, before the offset is added.
       suffix: what the name of a label has behind the name of its image.
       classes: the file that lists the classes, in the folder or anywhere.
+      val_share: of the images, where nothing says what is for what.
+      split_seed: chooses them.
     """
 
     encoding: str
@@ -21,6 +24,8 @@ class FolderLabels:
     ignore: tuple[int, ...]
     suffix: str
     classes: str
+    val_share: float = 0.2
+    split_seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -170,8 +170,9 @@ FOLDER = (
     Setting(
         "data.folder.encoding",
         "ids",
-        OneOf(("ids", "colours")),
-        "Labels are grey or palette files of class ids, or colours.",
+        OneOf(("ids", "colours", "labelme", "coco", "panoptic", "label_studio")),
+        "Labels are grey or palette files of class ids, or colours, or what these tools "
+        "write.",
     ),
     Setting(
         "data.folder.offset",
@@ -196,5 +197,17 @@ FOLDER = (
         "classes.txt",
         Text(),
         "A name on each line, colours behind if you like.",
+    ),
+    Setting(
+        "data.folder.val_share",
+        0.2,
+        Number(above=0, most=0.9),
+        "Share of the images to evaluate on, where neither lists nor folders say.",
+    ),
+    Setting(
+        "data.folder.split_seed",
+        0,
+        COUNT,
+        "Chooses them, once: they are written into train.txt and val.txt.",
     ),
 )

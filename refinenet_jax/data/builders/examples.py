@@ -33,12 +33,14 @@ class Pair:
       image: the file with the image.
       label: the file with the label.
       index: the place in files that hold many.
+      others: further files that the label is made of.
     """
 
     name: str
     image: pathlib.Path
     label: pathlib.Path
     index: int = 0
+    others: tuple[pathlib.Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,13 +280,14 @@ def _digest(
     splits: Mapping[str, Sequence[Pair]], describe: Callable[[files.State], str]
 ) -> str:
     states = _states(
-        {p for ps in splits.values() for x in ps for p in (x.image, x.label)}
+        {p for ps in splits.values() for x in ps for p in (x.image, x.label, *x.others)}
     )
     digest = hashlib.sha256()
     for split in sorted(splits):
         for pair in sorted(splits[split], key=lambda pair: pair.name):
-            image, label = (describe(states[p]) for p in (pair.image, pair.label))
-            digest.update(f"{split} {pair.name} {image} {label}\n".encode())
+            files_of = (pair.image, pair.label, *pair.others)
+            told = " ".join(describe(states[path]) for path in files_of)
+            digest.update(f"{split} {pair.name} {told}\n".encode())
     return digest.hexdigest()
 
 

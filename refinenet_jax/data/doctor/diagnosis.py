@@ -67,6 +67,12 @@ def _remedy(kind: str, request: Request) -> str:
         "config.data.folder.encoding='colours'",
         "unknown_colours": "if they are many and alike, the labels were resized or "
         "saved with loss: make them again from the originals with nearest neighbour",
+        "other_json": "export it again, or set config.data.folder.encoding to what it is",
+        "unknown_category": f"add the name to {classes}, or call shapes that do not "
+        "count 'ignore'",
+        "outside": "draw the shape again within the picture, or take the picture that it "
+        "was drawn on",
+        "no_area": "draw it as a polygon, or remove it",
     }[kind]
 
 

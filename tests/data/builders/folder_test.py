@@ -224,13 +224,60 @@ def test_wrong_lists_of_classes(tmp_path, lines, message):
 
 
 def test_no_split(tmp_path):
-    root = write_folder(tmp_path / "own")
-    for split in NAMES:
-        (root / f"{split}.txt").unlink()
+    (tmp_path / "own/images").mkdir(parents=True)
+    (tmp_path / "own/classes.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match=r"has no split; expected images/ and labels/"):
-        open_split(root, tmp_path)
+        open_split(tmp_path / "own", tmp_path)
+    (tmp_path / "own/images/a.dng").touch()
+    with pytest.raises(UserError, match=r"; there are 1 \.dng: save them as JPEG or"):
+        open_split(tmp_path / "own", tmp_path)
     with pytest.raises(UserError, match=r"manual_dir is empty: name the folder"):
         ask.lookup("folder")
+
+
+MANY = [f"street{number}" for number in range(10)]
+
+
+def test_splits_by_seed_are_written_down_and_stay(tmp_path):
+    root = write_folder(tmp_path / "own", names={"train": MANY})
+    (root / "train.txt").unlink()
+    val = open_split(root, tmp_path, "val", val_share=0.3)
+    chosen = sorted(val[i]["name"] for i in range(len(val)))
+    lists = {split: (root / f"{split}.txt").read_text() for split in ("train", "val")}
+    assert lists["val"].splitlines()[1:] == chosen and len(chosen) == 3
+    assert lists["val"].startswith("# Drawn by seed 0, as there was no list: 3 of 10.")
+    assert sorted(lists["train"].splitlines()[1:] + chosen) == MANY
+    # Another seed or another image changes nothing that is written down.
+    write_image(root / "images/new.png", 3)
+    open_split(root, tmp_path, "val", val_share=0.5, split_seed=7)
+    assert (root / "val.txt").read_text() == lists["val"]
+    for split in lists:
+        (root / f"{split}.txt").unlink()
+    (root / "images/new.png").unlink()
+    open_split(root, tmp_path, "val", val_share=0.3, split_seed=7)
+    assert (root / "val.txt").read_text().splitlines()[1:] != chosen
+
+
+def test_hints(tmp_path):
+    root = write_folder(tmp_path / "own", suffix="_mask")
+    with pytest.raises(
+        UserError, match=r"set config.data.folder.suffix='_mask', which"
+    ):
+        open_split(root, tmp_path)
+    (root / "labels/b c_mask.png").unlink()  # so that it would not help
+    with pytest.raises(UserError) as caught:
+        open_split(root, tmp_path)
+    assert "suffix=" not in str(caught.value)
+    (root / "val.txt").unlink()
+    (root / "images/v.png").unlink()
+    with pytest.raises(UserError, match=r"known: train; write the names .* val\.txt"):
+        open_split(
+            write_folder(tmp_path / "b", names={"train": ["a"]}), tmp_path, "val"
+        )
+    (root / "train.txt").write_text("photo\n")
+    (root / "images/photo.dng").touch()
+    with pytest.raises(UserError, match=r"does not hold; there are 1 \.dng: save them"):
+        open_split(root, tmp_path)
 
 
 def test_missing_files(tmp_path):
