@@ -35,7 +35,7 @@ from refinenet_jax.models import (
     add_backbone,
 )
 from refinenet_jax.models.chain import Chain, Recomputing, recomputed
-from refinenet_jax.models.resnet import bottleneck_block
+from refinenet_jax.models.resnet import BlockForm
 from refinenet_jax.sharding import Layout, to_devices
 from refinenet_jax.training.losses import cross_entropy
 from refinenet_jax.training.state import TrainState, create_state, sha256
@@ -52,16 +52,14 @@ class _SmallResNet(Recomputing):
     tap_strides = (4, 8, 16, 32)
     tap_channels = (8, 16, 16, 16)
 
-    def __init__(self, channels: int, **options: Any):
+    def __init__(self, channels: int, *, dtype: Any, rngs: nnx.Rngs):
+        form = BlockForm(expands=True, dtype=dtype)
         self.stages = nnx.List()
         for number, (width, repeats) in enumerate(((2, 1), (4, 1), (4, 9), (4, 1))):
             blocks = []
             for place in range(repeats):
                 stride = _STRIDES[number] if place == 0 else 1
-                block = bottleneck_block(
-                    channels, width, stride, form="torchvision", **options
-                )
-                blocks.append(block)
+                blocks.append(form.block(channels, width, stride, rngs=rngs))
                 channels = 4 * width
             self.stages.append(Chain(blocks))
 

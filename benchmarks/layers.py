@@ -7,6 +7,7 @@ Each line is one layer at one size, forward and forward with gradients, in milli
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from absl import app
 from flax import nnx
 from jax import lax
 
+from refinenet_jax.models.convolution import convolution, grouped
 from refinenet_jax.models.layers import Conv, DepthwiseConv, FeatureMap, max_pool
 
 _REPEATS = 10
@@ -48,6 +50,22 @@ def main(argv: list[str]) -> None:
             (4, size, size, channels),
             lambda x, layer=pointwise: layer(FeatureMap(x)).values,
             lambda x, layer=pointwise: convolve(x, layer.kernel[...], 1),
+        )
+    for size, channels in ((64, 128), (16, 512)):  # of ResNeXt-50
+        pictures = jax.random.normal(jax.random.key(1), (2, size, size, channels))
+        kernel = jax.random.normal(jax.random.key(2), (3, 3, channels // 32, channels))
+        same = partial(convolution, stride=1, zeros=((1, 1), (1, 1)))
+        compare(
+            "32 groups 3×3",
+            pictures.shape,
+            lambda x, kernel=kernel, same=same: grouped(same, x, kernel, 32),
+            lambda x, kernel=kernel: convolve(x, kernel, 32),
+        )
+        compare(
+            "the same of their kernel",
+            kernel.shape,
+            lambda k, x=pictures, same=same: grouped(same, x, k, 32),
+            lambda k, x=pictures: convolve(x, k, 32),
         )
     compare(
         "max-pool 5×5",

@@ -7,7 +7,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from refinenet_jax.models import LIGHT_WEIGHT, Backbone, FeatureMap
-from refinenet_jax.models.layers import Conv, relu
+from refinenet_jax.models.activations import relu
+from refinenet_jax.models.layers import Conv
 
 WIDTHS = (8, 8, 12, 16, 16)
 

@@ -5,7 +5,7 @@ allows, to check our networks against. `copy_to_network` brings the weights over
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,386 +17,12 @@ from torch import nn
 from refinenet_jax import models
 from refinenet_jax.models import Architecture, in_inference
 from tests.architectures import abstract_network, architecture, set_weights
+from tests.torch_backbones import backbone as backbone_of
+from tests.torch_backbones import conv
 
 # On cores that others use too, threads that wait for each other take ten times as long
 # as one.
 torch.set_num_threads(1)
-
-REPEATS = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-
-
-def conv(
-    in_channels: int, channels: int, kernel_size: int, stride: int = 1, groups: int = 1
-) -> nn.Conv2d:
-    """Convolution without bias that keeps the size but for the stride."""
-    return nn.Conv2d(
-        in_channels,
-        channels,
-        kernel_size,
-        stride,
-        kernel_size // 2,
-        groups=groups,
-        bias=False,
-    )
-
-
-class SameConv(nn.Conv2d):
-    """Convolution without bias and with the borders of TensorFlow's "SAME".
-
-    The output has ceil(size / stride) pixels; an odd number of zeros has its larger
-    half at the bottom and on the right.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        groups: int = 1,
-    ):
-        super().__init__(
-            in_channels, channels, kernel_size, stride, groups=groups, bias=False
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        borders = []
-        for axis in (1, 0):  # F.pad begins with the last axis
-            size, stride = x.shape[2 + axis], self.stride[axis]
-            outputs = -(-size // stride)
-            zeros = max((outputs - 1) * stride + self.kernel_size[axis] - size, 0)
-            borders += [zeros // 2, zeros - zeros // 2]
-        return super().forward(F.pad(x, borders))
-
-
-class ResidualBlock(nn.Module):
-    """torchvision's BasicBlock (two kernel sizes) or Bottleneck (three).
-
-    strided_layer: which convolution has the stride, counted from 1.
-    """
-
-    adds_input = True
-
-    def __init__(
-        self,
-        in_channels: int,
-        widths: Sequence[int],
-        kernel_sizes: Sequence[int],
-        stride: int,
-        strided_layer: int,
-    ):
-        super().__init__()
-        self.depth = len(widths)
-        channels = in_channels
-        for i, (width, size) in enumerate(zip(widths, kernel_sizes, strict=True), 1):
-            layer_stride = stride if i == strided_layer else 1
-            self.add_module(f"conv{i}", conv(channels, width, size, layer_stride))
-            self.add_module(f"bn{i}", nn.BatchNorm2d(width))
-            channels = width
-        self.downsample = (
-            nn.Sequential(
-                conv(in_channels, channels, 1, stride), nn.BatchNorm2d(channels)
-            )
-            if stride > 1 or in_channels != channels
-            else None
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        for i in range(1, self.depth + 1):
-            x = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(x))
-            if i < self.depth:
-                x = F.relu(x)
-        return F.relu(x + shortcut)
-
-    def last_norm(self) -> nn.BatchNorm2d:
-        return self.get_submodule(f"bn{self.depth}")
-
-
-class ResNet(nn.Module):
-    """torchvision's ResNet; without its classifier, unless it is wanted.
-
-    caffe: the first 1×1 convolution of a bottleneck has the stride, not the 3×3.
-    """
-
-    tap_strides = (4, 8, 16, 32)
-
-    def __init__(self, depth: int, *, caffe: bool = False, with_head: bool = False):
-        super().__init__()
-        self.conv1 = conv(3, 64, 7, 2)
-        self.bn1 = nn.BatchNorm2d(64)
-        channels = 64
-        self.tap_channels = []
-        for i, repeats in enumerate(REPEATS[depth]):
-            width = 64 * 2**i
-            if depth < 50:
-                widths, kernel_sizes, strided = [width, width], [3, 3], 1
-            else:
-                widths, kernel_sizes = [width, width, 4 * width], [1, 3, 1]
-                strided = 1 if caffe else 2
-            blocks = []
-            for j in range(repeats):
-                stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(
-                    ResidualBlock(channels, widths, kernel_sizes, stride, strided)
-                )
-                channels = widths[-1]
-            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
-            self.tap_channels.append(channels)
-        if with_head:
-            self.fc = nn.Linear(channels, 1000)
-
-    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """[B,3,H,W] → the outputs of the four stages, the finest first."""
-        x = F.relu(self.bn1(self.conv1(image)))
-        x = F.max_pool2d(x, 3, 2, 1)
-        taps = []
-        for i in range(1, 5):
-            x = self.get_submodule(f"layer{i}")(x)
-            taps.append(x)
-        return taps
-
-
-# Expansion, channels, blocks, stride of the first: Sandler et al. 2018, table 2.
-MOBILENET_V2 = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-# Of every stage but the first.
-MOBILE_STRIDES = (4, 8, 16, 16, 32, 32)
-
-
-def conv_norm(
-    in_channels: int,
-    channels: int,
-    kernel_size: int = 1,
-    stride: int = 1,
-    groups: int = 1,
-    *,
-    activated: bool = True,
-) -> nn.Sequential:
-    """Convolution and BatchNorm, and ReLU6 unless the layer is linear."""
-    layers = [
-        conv(in_channels, channels, kernel_size, stride, groups),
-        nn.BatchNorm2d(channels),
-    ]
-    return nn.Sequential(*layers, nn.ReLU6()) if activated else nn.Sequential(*layers)
-
-
-class InvertedResidual(nn.Module):
-    """Layers that stand below one name; their input is added where it fits."""
-
-    def __init__(self, name: str, layers: Sequence[nn.Module], *, adds_input: bool):
-        super().__init__()
-        self.add_module(name, nn.Sequential(*layers))
-        self.name = name
-        self.adds_input = adds_input
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        residual = self.get_submodule(self.name)(x)
-        return x + residual if self.adds_input else residual
-
-    def last_norm(self) -> nn.BatchNorm2d:
-        return [part for part in self.modules() if isinstance(part, nn.BatchNorm2d)][-1]
-
-
-def port_block(
-    in_channels: int, channels: int, stride: int, expansion: int
-) -> InvertedResidual:
-    """Of the port: the first block expands too, to as many channels as it has."""
-    width = expansion * in_channels
-    layers = [
-        conv_norm(in_channels, width),
-        conv_norm(width, width, 3, stride, width),
-        conv_norm(width, channels, activated=False),
-    ]
-    adds_input = stride == 1 and in_channels == channels
-    return InvertedResidual("output", layers, adds_input=adds_input)
-
-
-def torchvision_block(
-    in_channels: int, channels: int, stride: int, expansion: int
-) -> InvertedResidual:
-    """Of torchvision, where an expansion by 1 is left out."""
-    width = expansion * in_channels
-    layers = [
-        *([conv_norm(in_channels, width)] if expansion > 1 else []),
-        conv_norm(width, width, 3, stride, width),
-        conv(width, channels, 1),
-        nn.BatchNorm2d(channels),
-    ]
-    adds_input = stride == 1 and in_channels == channels
-    return InvertedResidual("conv", layers, adds_input=adds_input)
-
-
-def mobile_stages(
-    block: Callable[[int, int, int, int], InvertedResidual],
-) -> list[list[InvertedResidual]]:
-    """The blocks of MobileNet-v2 by stage."""
-    channels = 32
-    stages = []
-    for expansion, width, repeats, stride in MOBILENET_V2:
-        stages.append([])
-        for position in range(repeats):
-            block_stride = stride if position == 0 else 1
-            stages[-1].append(block(channels, width, block_stride, expansion))
-            channels = width
-    return stages
-
-
-class MobileNetV2(nn.Module):
-    """The MobileNet-v2 of light-weight RefineNet."""
-
-    tap_strides = MOBILE_STRIDES
-    tap_channels = (24, 32, 64, 96, 160, 320)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer1 = conv_norm(3, 32, 3, 2)
-        for i, blocks in enumerate(mobile_stages(port_block), start=2):
-            self.add_module(f"layer{i}", nn.Sequential(*blocks))
-
-    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """[B,3,H,W] → the outputs of layers 3 to 8, the finest first."""
-        x = self.layer1(image)
-        outputs = []
-        for i in range(2, 9):
-            x = self.get_submodule(f"layer{i}")(x)
-            outputs.append(x)
-        return outputs[1:]
-
-
-class TorchvisionMobileNetV2(nn.Module):
-    """torchvision's MobileNet-v2 with its classifier for ImageNet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        stages = mobile_stages(torchvision_block)
-        self.stage_sizes = [len(blocks) for blocks in stages]
-        self.features = nn.Sequential(
-            conv_norm(3, 32, 3, 2),
-            *(block for blocks in stages for block in blocks),
-            conv_norm(320, 1280),
-        )
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 1000))
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(image).mean((2, 3)))
-
-    def taps(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """[B,3,H,W] → the outputs of all stages but the first, the finest first."""
-        ends = np.cumsum(self.stage_sizes)
-        x = image
-        outputs = []
-        for part in self.features:
-            x = part(x)
-            outputs.append(x)
-        return [outputs[end] for end in ends[1:]]
-
-
-# Expansion, channels, blocks, stride of the first, kernel size: EfficientNet-B0.
-EFFICIENTNET_LITE0 = (
-    (1, 16, 1, 1, 3),
-    (6, 24, 2, 2, 3),
-    (6, 40, 2, 2, 5),
-    (6, 80, 3, 2, 3),
-    (6, 112, 3, 1, 5),
-    (6, 192, 4, 2, 5),
-    (6, 320, 1, 1, 3),
-)
-
-
-def lite_norm(channels: int) -> nn.BatchNorm2d:
-    """BatchNorm with TensorFlow's momentum and epsilon."""
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
-
-
-class LiteBlock(nn.Module):
-    """EfficientNet's MBConv without squeeze-and-excitation."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        stride: int,
-        expansion: int,
-        kernel_size: int,
-    ):
-        super().__init__()
-        width = expansion * in_channels
-        self.expands = expansion > 1
-        if self.expands:
-            self._expand_conv = SameConv(in_channels, width, 1)
-            self._bn0 = lite_norm(width)
-        self._depthwise_conv = SameConv(width, width, kernel_size, stride, width)
-        self._bn1 = lite_norm(width)
-        self._project_conv = SameConv(width, channels, 1)
-        self._bn2 = lite_norm(channels)
-        self._relu6 = nn.ReLU6()
-        self.adds_input = stride == 1 and in_channels == channels
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x
-        if self.expands:
-            y = self._relu6(self._bn0(self._expand_conv(y)))
-        y = self._relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
-        return x + y if self.adds_input else y
-
-    def last_norm(self) -> nn.BatchNorm2d:
-        return self._bn2
-
-
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0; without its classifier, unless it is wanted."""
-
-    tap_strides = MOBILE_STRIDES
-    tap_channels = (24, 40, 80, 112, 192, 320)
-
-    def __init__(self, *, with_head: bool = False):
-        super().__init__()
-        self._conv_stem = SameConv(3, 32, 3, 2)
-        self._bn0 = lite_norm(32)
-        self._relu6 = nn.ReLU6()
-        self._blocks = nn.ModuleList()
-        channels = 32
-        for expansion, width, repeats, stride, kernel_size in EFFICIENTNET_LITE0:
-            for position in range(repeats):
-                block_stride = stride if position == 0 else 1
-                self._blocks.append(
-                    LiteBlock(channels, width, block_stride, expansion, kernel_size)
-                )
-                channels = width
-        if with_head:
-            self._conv_head = SameConv(320, 1280, 1)
-            self._bn1 = lite_norm(1280)
-            self._fc = nn.Linear(1280, 1000)
-
-    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """[B,3,H,W] → the outputs of all stages but the first, the finest first."""
-        x = self._relu6(self._bn0(self._conv_stem(image)))
-        outputs = []
-        for block in self._blocks:
-            x = block(x)
-            outputs.append(x)
-        ends = np.cumsum([stage[2] for stage in EFFICIENTNET_LITE0]) - 1
-        return [outputs[end] for end in ends[1:]]
-
-    def classify(self, image: torch.Tensor) -> torch.Tensor:
-        """[B,3,H,W] → scores of the 1000 classes of ImageNet, [B,1000]."""
-        x = self._relu6(self._bn1(self._conv_head(self(image)[-1])))
-        return self._fc(x.mean((2, 3)))
 
 
 def keys_cubic(distance: float) -> float:
@@ -597,7 +223,10 @@ def suffix(n: int) -> str:
 
 
 class MobileDecoder(nn.Module):
-    """The decoder of the port's MobileNet-v2, under its names."""
+    """The decoder of the port's MobileNet-v2, under its names.
+
+    MobileNet-v3 has one tap less, the eighth.
+    """
 
     def __init__(self, tap_channels: Sequence[int], description: Architecture):
         super().__init__()
@@ -614,10 +243,10 @@ class MobileDecoder(nn.Module):
         self.relu6 = nn.ReLU6()
 
     def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
-        tap3, tap4, tap5, tap6, tap7, tap8 = (
+        tap3, tap4, tap5, tap6, tap7, *tap8 = (
             self.get_submodule(f"conv{i}")(tap) for i, tap in enumerate(taps, start=3)
         )
-        x = self.crp4(self.relu6(tap8 + tap7))
+        x = self.crp4(self.relu6(sum(tap8, start=tap7)))
         x = fusion_resize(self.conv_adapt4(x), tap6, self.description)
         x = self.crp3(self.relu6(tap6 + tap5 + x))
         x = fusion_resize(self.conv_adapt3(x), tap4, self.description)
@@ -665,24 +294,13 @@ class RefineNet(nn.Module):
         return self.decoders[0](taps)
 
 
-def backbone(variant: str) -> nn.Module:
-    """The backbone of one of our variants."""
-    name = variant.removeprefix("light_")
-    if name == "mobilenet_v2":
-        return MobileNetV2()
-    if name == "efficientnet_lite0":
-        return EfficientNetLite0()
-    depth = name.removeprefix("resnet").removesuffix("_caffe")
-    return ResNet(int(depth), caffe=name.endswith("_caffe"))
-
-
 def reference(variant: str, num_classes: int = 21, **changes: Any) -> RefineNet:
     """The network of an `architecture`, on the meta device: shapes without values."""
     description = architecture(variant, num_classes, **changes)
     light_weight = variant.startswith("light_")
-    mobile = light_weight and "resnet" not in variant
+    mobile = variant.startswith(("light_mobilenet", "light_efficientnet"))
     with torch.device("meta"):
-        backbones = [backbone(variant) for _ in description.input_scales]
+        backbones = [backbone_of(variant) for _ in description.input_scales]
         if mobile and len(backbones) == 1 and description.cascade == "4_cascaded":
             decoder = MobileDecoder(backbones[0].tap_channels, description)
         else:
@@ -742,6 +360,12 @@ def fill(network: nn.Module, seed: int) -> None:
             part.weight.uniform_(0.5 * spread, 1.5 * spread, generator=generator)
             part.bias.normal_(0, 0.3, generator=generator)
             hooks.append(part.register_forward_pre_hook(_take_statistics))
+        elif isinstance(part, nn.LayerNorm):
+            part.weight.uniform_(0.5, 1.5, generator=generator)
+            part.bias.normal_(0, 0.3, generator=generator)
+        for name in ("gamma", "layer_scale"):  # of ConvNeXt
+            if isinstance(scale := getattr(part, name, None), nn.Parameter):
+                scale.uniform_(0.1, 0.3, generator=generator)
     for part in parts:
         # Unlike a trained network, a random one whose residuals are as large as their
         # shortcuts multiplies rounding errors a hundredfold in 50 blocks.

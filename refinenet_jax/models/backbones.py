@@ -16,8 +16,10 @@ from refinenet_jax.models.blocks import (
     LIGHT_WEIGHT_MOBILE,
     DecoderKind,
 )
-from refinenet_jax.models.inverted_residuals import efficientnet_lite0, mobilenet_v2
+from refinenet_jax.models.convnext import ConvNeXt
+from refinenet_jax.models.efficientnet import efficientnet_b0, efficientnet_lite
 from refinenet_jax.models.layers import FeatureMap
+from refinenet_jax.models.mobilenet import mobilenet_v2, mobilenet_v3_large
 from refinenet_jax.models.resnet import ResNet
 
 
@@ -135,13 +137,58 @@ for _depth in (50, 101, 152):
             form="caffe",
         ),
     )
+for _depth in (50, 101):
+    add_backbone(
+        f"resnet{_depth}d",
+        Backbone(
+            partial(ResNet, _depth, deep_stem=True),
+            LIGHT_WEIGHT,
+            *_IMAGENET,
+            family="resnet_d",
+        ),
+    )
+# Groups, and channels of each in the first stage.
+for _depth, _groups, _width in ((50, 32, 4), (101, 32, 8), (101, 64, 4)):
+    add_backbone(
+        f"resnext{_depth}_{_groups}x{_width}d",
+        Backbone(
+            partial(ResNet, _depth, groups=_groups, group_width=_width),
+            LIGHT_WEIGHT,
+            *_IMAGENET,
+            family="resnet",
+        ),
+    )
+for _size in ("tiny", "small"):
+    add_backbone(
+        f"convnext_{_size}",
+        Backbone(partial(ConvNeXt, _size), LIGHT_WEIGHT, *_IMAGENET, family="convnext"),
+    )
 add_backbone(
     "mobilenet_v2",
     Backbone(mobilenet_v2, LIGHT_WEIGHT_MOBILE, *_IMAGENET, family="mobilenet_v2"),
 )
 add_backbone(
-    "efficientnet_lite0",
+    "mobilenet_v3_large",
     Backbone(
-        efficientnet_lite0, LIGHT_WEIGHT_MOBILE, *_LITE, family="efficientnet_lite0"
+        mobilenet_v3_large,
+        LIGHT_WEIGHT_MOBILE,
+        *_IMAGENET,
+        family="mobilenet_v3_large",
     ),
 )
+add_backbone(
+    "efficientnet_b0",
+    Backbone(
+        efficientnet_b0, LIGHT_WEIGHT_MOBILE, *_IMAGENET, family="efficientnet_b0"
+    ),
+)
+for _number in (0, 1, 2):
+    add_backbone(
+        f"efficientnet_lite{_number}",
+        Backbone(
+            partial(efficientnet_lite, _number),
+            LIGHT_WEIGHT_MOBILE,
+            *_LITE,
+            family=f"efficientnet_lite{_number}",
+        ),
+    )

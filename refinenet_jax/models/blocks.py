@@ -5,24 +5,21 @@ RefineNet (Nekrasov et al. 2018) has 1×1 convolutions and no residual units.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
+from refinenet_jax.models.activations import Activation, relu, relu6
 from refinenet_jax.models.chain import Chain, Recomputing, recomputed
 from refinenet_jax.models.layers import (
     Conv,
     FeatureMap,
     Initializer,
     max_pool,
-    relu,
-    relu6,
 )
 from refinenet_jax.models.resize import ResizeMethod, resize_like
-
-Activation = Callable[[FeatureMap], FeatureMap]
 
 # The authors' code starts every new convolution this way.
 _authors_init = nnx.initializers.normal(0.01)

@@ -1,22 +1,18 @@
-"""Backbones of inverted residuals, without their classifiers.
+"""Networks of inverted residuals: what the mobile backbones have in common.
 
-MobileNet-v2 (Sandler et al. 2018) in the form of Light-Weight RefineNet (Nekrasov et
-al. 2018): the first block expands its 32 channels to 32 where torchvision's does not
-expand at all.
-
-EfficientNet-Lite0, EfficientNet-B0 (Tan and Le 2019) for small devices: without
-squeeze-and-excitation and with ReLU6, after tensorflow/tpu
-models/official/efficientnet/lite. Borders and epsilon are TensorFlow's; the momentum
-is not: with its 0.99 the statistics of a new network are useless for hundreds of steps.
+Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks"; with
+squeeze-and-excitation, Hu et al. 2018, where a network has it.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from refinenet_jax.models.activations import Activation, relu6
 from refinenet_jax.models.chain import Chain, Recomputing, recomputed
 from refinenet_jax.models.layers import (
     BatchNorm,
@@ -26,7 +22,6 @@ from refinenet_jax.models.layers import (
     FeatureMap,
     Padding,
     plain_keys,
-    relu6,
 )
 
 # torchvision starts its MobileNet-v2 this way.
@@ -41,16 +36,41 @@ class Stage:
         channels: of the output.
         repeats: how many blocks.
         stride: of the first of them.
-        expansion: channels inside a block per channel of its input; None: the blocks
-            have no expanding convolution.
+        expansion: channels inside a block per channel of its input, or those of each
+            block; None: the blocks have no expanding convolution.
         kernel_size: of the depthwise convolution.
+        squeezes: the blocks have a gate, that of the form.
+        activation: inside the blocks; None: that of the form.
     """
 
     channels: int
     repeats: int
     stride: int
-    expansion: int | None
+    expansion: int | tuple[int, ...] | None
     kernel_size: int = 3
+    squeezes: bool = False
+    activation: Activation | None = None
+
+    def width(self, in_channels: int, position: int) -> int:
+        """Channels inside the block at that position."""
+        if isinstance(self.expansion, tuple):
+            return self.expansion[position]
+        return in_channels * (self.expansion or 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class GateForm:
+    """What tells the gates of the networks apart.
+
+    Attributes:
+        channels: between its convolutions, of those a block is given and those inside.
+        activation: between them.
+        gate: of the second.
+    """
+
+    channels: Callable[[int, int], int]
+    activation: Activation
+    gate: Activation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +80,8 @@ class LayerForm:
     padding: Padding
     epsilon: float
     dtype: DTypeLike
+    activation: Activation = relu6
+    gate: GateForm | None = None
 
     def conv(
         self,
@@ -105,35 +127,89 @@ class LayerForm:
         return BatchNorm(channels, epsilon=self.epsilon, rngs=rngs)
 
 
+class ChannelGate(nnx.Module):
+    """Scales each channel by what the means of all channels say: squeeze-and-excitation.
+
+    x: [B,H,W,channels] → the same. A mean is of the real pixels, taken in float32.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        squeezed: int,
+        form: GateForm,
+        *,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.reduce, self.expand = (
+            Conv(
+                before,
+                after,
+                1,
+                use_bias=True,
+                kernel_init=_kernel_init,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            for before, after in ((channels, squeezed), (squeezed, channels))
+        )
+        self.form = form
+
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        total = x.filled(0).astype(jnp.float32).sum((1, 2), keepdims=True)
+        if x.size is None:
+            pixels = jnp.float32(x.values.shape[1] * x.values.shape[2])
+        else:
+            pixels = x.size.prod(1).astype(jnp.float32)[:, None, None, None]
+        means = FeatureMap((total / pixels).astype(x.values.dtype))
+        squeezed = self.form.activation(self.reduce(means))
+        gates = self.form.gate(self.expand(squeezed))
+        return x.with_values(x.values * gates.values)
+
+
 class InvertedResidual(nnx.Module):
     """Expands, convolves each channel alone, projects; adds its input where it fits.
 
     x: [B,H,W,in_channels] → [B,ceil(H/stride),ceil(W/stride),channels]. The projection
     is linear.
+
+    position: in the stage; the first has its stride.
     """
 
     def __init__(
         self,
         in_channels: int,
         stage: Stage,
-        stride: int,
+        position: int,
         *,
         form: LayerForm,
         rngs: nnx.Rngs,
     ):
-        width = in_channels * (stage.expansion or 1)
+        stride = stage.stride if position == 0 else 1
+        width = stage.width(in_channels, position)
         layers = []
         if stage.expansion is not None:
             layers.append(form.conv(in_channels, width, rngs=rngs))
         layers.append(form.depthwise(width, stage.kernel_size, stride, rngs=rngs))
         layers.append(form.conv(width, stage.channels, rngs=rngs))
         self.layers = nnx.List(layers)
+        gate = form.gate if stage.squeezes else None
+        self.squeeze = None
+        if gate is not None:
+            squeezed = gate.channels(in_channels, width)
+            self.squeeze = nnx.data(
+                ChannelGate(width, squeezed, gate, dtype=form.dtype, rngs=rngs)
+            )
+        self.activation = stage.activation or form.activation
         self.adds_input = stride == 1 and in_channels == stage.channels
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
         residual = x
         for layer in self.layers[:-1]:
-            residual = relu6(layer(residual))
+            residual = self.activation(layer(residual))
+        if self.squeeze is not None:
+            residual = self.squeeze(residual)
         residual = self.layers[-1](residual)
         return x + residual if self.adds_input else residual
 
@@ -150,21 +226,20 @@ class InvertedResidualNetwork(Recomputing):
         in_channels: int,
         stages: Sequence[Stage],
         *,
+        stem_channels: int = 32,
         form: LayerForm,
         rngs: nnx.Rngs,
     ):
         keys = plain_keys(rngs)
-        channels, stride, strides = 32, 2, []
+        channels, stride, strides = stem_channels, 2, []
+        self.activation = form.activation
         self.stem = form.conv(in_channels, channels, 3, stride, rngs=keys)
         self.stages: nnx.List = nnx.List()
         for stage in stages:
             blocks = []
             for position in range(stage.repeats):
-                block_stride = stage.stride if position == 0 else 1
                 blocks.append(
-                    InvertedResidual(
-                        channels, stage, block_stride, form=form, rngs=keys
-                    )
+                    InvertedResidual(channels, stage, position, form=form, rngs=keys)
                 )
                 channels = stage.channels
             self.stages.append(Chain(blocks))
@@ -175,44 +250,10 @@ class InvertedResidualNetwork(Recomputing):
 
     def __call__(self, x: FeatureMap) -> list[FeatureMap]:
         with jax.named_scope("stem"):
-            x = relu6(self.stem(x))
+            x = self.activation(self.stem(x))
         outputs = []
         for stage, blocks in enumerate(self.stages):
             with jax.named_scope(f"stages.{stage}"):
                 x = recomputed(Chain.__call__, blocks, x, when=self.remat == "all")
             outputs.append(x)
         return outputs[1:]
-
-
-def mobilenet_v2(
-    in_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs
-) -> InvertedResidualNetwork:
-    """MobileNet-v2; taps of 24, 32, 64, 96, 160 and 320 channels, the last at 1/32."""
-    stages = (
-        Stage(channels=16, repeats=1, stride=1, expansion=1),
-        Stage(channels=24, repeats=2, stride=2, expansion=6),
-        Stage(channels=32, repeats=3, stride=2, expansion=6),
-        Stage(channels=64, repeats=4, stride=2, expansion=6),
-        Stage(channels=96, repeats=3, stride=1, expansion=6),
-        Stage(channels=160, repeats=3, stride=2, expansion=6),
-        Stage(channels=320, repeats=1, stride=1, expansion=6),
-    )
-    form = LayerForm(padding="symmetric", epsilon=1e-5, dtype=dtype)
-    return InvertedResidualNetwork(in_channels, stages, form=form, rngs=rngs)
-
-
-def efficientnet_lite0(
-    in_channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs
-) -> InvertedResidualNetwork:
-    """Taps of 24, 40, 80, 112, 192 and 320 channels, the last at 1/32."""
-    stages = (
-        Stage(channels=16, repeats=1, stride=1, expansion=None, kernel_size=3),
-        Stage(channels=24, repeats=2, stride=2, expansion=6, kernel_size=3),
-        Stage(channels=40, repeats=2, stride=2, expansion=6, kernel_size=5),
-        Stage(channels=80, repeats=3, stride=2, expansion=6, kernel_size=3),
-        Stage(channels=112, repeats=3, stride=1, expansion=6, kernel_size=5),
-        Stage(channels=192, repeats=4, stride=2, expansion=6, kernel_size=5),
-        Stage(channels=320, repeats=1, stride=1, expansion=6, kernel_size=3),
-    )
-    form = LayerForm(padding="same", epsilon=1e-3, dtype=dtype)
-    return InvertedResidualNetwork(in_channels, stages, form=form, rngs=rngs)

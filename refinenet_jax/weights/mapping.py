@@ -1,21 +1,20 @@
 """Brings weights of PyTorch checkpoints into our networks and back, none forgotten."""
 
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from refinenet_jax.errors import UserError, listed
 from refinenet_jax.models import VARIANTS
 from refinenet_jax.models.leaves import BACKBONES, CLASSIFIER, DECODER
-from refinenet_jax.models.resnet import DEPTHS
 from refinenet_jax.weights import tables
-from refinenet_jax.weights.tables import Naming, Rule
-
-# A leaf of our network, such as "backbones.0.stem.conv.kernel": its shape.
-Shapes = Mapping[str, tuple[int, ...]]
-Arrays = Mapping[str, np.ndarray]
+from refinenet_jax.weights.refusals import (
+    refuse_faults,
+    refuse_other_classes,
+    refuse_other_depth,
+)
+from refinenet_jax.weights.rules import STEP_COUNTER, Arrays, Naming, Rule, Shapes
 
 # Counts the weights that torch's AveragedModel has averaged; stands beside its "module.".
 _AVERAGED = "n_averaged"
@@ -71,9 +70,9 @@ def import_weights(
     decoder = _decoder_naming(shapes)
     whole = any(rule.our_leaf(key) for rule in _all_decoder_rules() for key in tensors)
     rules = _rules(naming, decoder if whole else None, shapes)
-    _refuse_other_depth(tensors, shapes, variant, origin)
+    refuse_other_depth(tensors, shapes, variant, origin)
     if whole and with_classifier:
-        _refuse_other_classes(tensors, shapes, decoder, origin)
+        refuse_other_classes(tensors, shapes, decoder, origin)
     wanted = {
         leaf: shape
         for leaf, shape in shapes.items()
@@ -94,7 +93,7 @@ def import_weights(
             extra.append(key)
         for leaf in places:
             if leaf in wanted:
-                arrays[leaf] = _to_ours(tensor)
+                arrays[leaf] = _to_ours(tensor, leaf, naming)
                 if arrays[leaf].shape != wanted[leaf]:
                     theirs, ours = list(tensor.shape), list(wanted[leaf])
                     misshapen.append(f"{key} {theirs} for {leaf} {ours}")
@@ -105,7 +104,7 @@ def import_weights(
         "missing": [_expected_key(leaf, rules) for leaf in wanted.keys() - arrays],
         "of another shape": misshapen,
     }
-    _refuse_faults(faults, f"{origin} ({naming.title}) does not fit {variant}")
+    refuse_faults(faults, f"{origin} ({naming.title}) does not fit {variant}")
     source = decoder.title if whole else naming.title
     return Imported(arrays, source, whole, tuple(left_out), prefix)
 
@@ -132,27 +131,39 @@ def export_weights(arrays: Arrays, variant: str) -> dict[str, np.ndarray]:
     rules = _rules(backbone, _decoder_naming(arrays), arrays)
     tensors: dict[str, np.ndarray] = {}
     for leaf, array in arrays.items():
-        key = _expected_key(leaf, rules)
-        tensors[key] = np.ascontiguousarray(
-            array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
-        )
+        key, rule = next((k, r) for r in rules if (k := r.torch_key(leaf)))
+        tensors[key] = np.ascontiguousarray(_to_theirs(array, rule.kind == "linear"))
         if key.endswith(".running_var"):
-            counter = key.removesuffix("running_var") + tables.STEP_COUNTER
+            counter = key.removesuffix("running_var") + STEP_COUNTER
             tensors[counter] = np.zeros((), np.int64)
     return tensors
 
 
-def _to_ours(tensor: np.ndarray) -> np.ndarray:
-    """[out,in,h,w] → [h,w,in,out]; all else is laid out alike."""
-    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+def _to_ours(tensor: np.ndarray, leaf: str, naming: Naming) -> np.ndarray:
+    """As our leaf has it: a kernel [out,in,h,w] or [out,in] becomes [h,w,in,out]."""
+    if leaf.endswith(".kernel") and tensor.ndim == 2:
+        return tensor.T[None, None]
+    if tensor.ndim == 4:
+        return tensor.transpose(2, 3, 1, 0)
+    if leaf.endswith(".var") and naming.more_epsilon:
+        return tensor + np.asarray(naming.more_epsilon, tensor.dtype)
+    # The scale of a layer may be [C,1,1].
+    return tensor[:, 0, 0] if tensor.shape[1:] == (1, 1) else tensor
+
+
+def _to_theirs(array: np.ndarray, linear: bool) -> np.ndarray:
+    """The inverse of `_to_ours` for a naming that we write."""
+    if array.ndim != 4:
+        return array
+    kernel = array.transpose(3, 2, 0, 1)
+    return kernel[..., 0, 0] if linear else kernel
 
 
 def _without_prefix(tensors: Arrays) -> tuple[Arrays, str]:
     """The tensors by their known names, and what wrappers had put before all of these."""
-    known = {n.signature for namings in tables.BACKBONES.values() for n in namings}
     bare = {key: x for key, x in tensors.items() if key != _AVERAGED}
     prefix = ""
-    while bare and not known & bare.keys():
+    while bare and not any(naming.knows(bare) for _, naming in _namings()):
         first = next(iter(bare)).partition(".")[0] + "."
         if not all(key.startswith(first) for key in bare):
             return tensors, ""
@@ -161,22 +172,24 @@ def _without_prefix(tensors: Arrays) -> tuple[Arrays, str]:
     return (bare, prefix) if prefix else (tensors, "")
 
 
+def _namings() -> list[tuple[str, Naming]]:
+    """All there are, each with the family of backbones that it belongs to."""
+    return [(family, n) for family, ns in tables.BACKBONES.items() for n in ns]
+
+
 def _backbone_naming(tensors: Arrays, variant: str, origin: str) -> Naming:
-    found = [
-        (family, naming)
-        for family, namings in tables.BACKBONES.items()
-        for naming in namings
-        if naming.signature in tensors
-    ]
+    found = [(family, n) for family, n in _namings() if n.knows(tensors)]
     if not found:
         raise UserError(
             f"{origin}: its keys ({listed(list(tensors), 3)}) are of no known network; "
             f"{_part_with_backbone(tensors)}"
         )
-    family, naming = found[0]
-    if family != VARIANTS[variant][0].family:
+    own = VARIANTS[variant][0].family
+    family, naming = next((f for f in found if f[0] == own), found[0])
+    if family != own:
+        families = [family for family, _ in found]
         fitting = [
-            v for v, (backbone, _) in VARIANTS.items() if backbone.family == family
+            v for v, (backbone, _) in VARIANTS.items() if backbone.family in families
         ]
         raise UserError(
             f"{origin} holds the {naming.title}, config.model.variant={variant!r} has "
@@ -187,13 +200,13 @@ def _backbone_naming(tensors: Arrays, variant: str, origin: str) -> Naming:
 
 def _part_with_backbone(tensors: Arrays) -> str:
     """What helps: the part of the keys that would be known alone, else what is known."""
-    namings = [n for namings in tables.BACKBONES.values() for n in namings]
-    for naming in namings:
+    for _, naming in _namings():
         for key in tensors:
             if key.endswith(f".{naming.signature}"):
                 part = key.removesuffix(naming.signature)
                 return f"save those that begin with {part} alone: {naming.title}"
-    return f"known: {', '.join(naming.title for naming in namings)}"
+    known = dict.fromkeys(naming.title for _, naming in _namings())
+    return f"known: {', '.join(known)}"
 
 
 def _decoder_naming(shapes: Shapes | Arrays) -> Naming:
@@ -253,69 +266,3 @@ def _identity_expansion(wanted: Shapes) -> dict[str, np.ndarray]:
             value = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1 - 1e-5}[name]
             arrays[leaf] = np.full(shape, value, np.float32)
     return arrays
-
-
-_Depth = tuple[tuple[int, ...], bool]
-
-
-def _depth(names: Sequence[str], block: str, third_conv: str) -> _Depth:
-    """Blocks in each stage by a pattern with two numbers; whether of three layers."""
-    found = [match for name in names if (match := re.match(block, name))]
-    stages = sorted({int(match[1]) for match in found})
-    counts = tuple(
-        1 + max(int(match[2]) for match in found if int(match[1]) == stage)
-        for stage in stages
-    )
-    return counts, any(re.search(third_conv, name) for name in names)
-
-
-def _refuse_other_depth(
-    tensors: Arrays, shapes: Shapes, variant: str, origin: str
-) -> None:
-    """A hint that helps more than the list of hundreds of keys."""
-    if tables.RESNET.signature not in tensors:
-        return
-    theirs = _depth(list(tensors), r"layer(\d)\.(\d+)\.conv", r"^layer\d\.\d+\.conv3")
-    ours = _depth(
-        list(shapes),
-        r"backbones\.0\.stages\.(\d)\.(\d+)\.",
-        r"^backbones\.0\.stages\.\d\.\d+\.layers\.2",
-    )
-    depth = next((depth for depth, form in DEPTHS.items() if form == theirs), None)
-    # A checkpoint that lacks some block of another depth is merely incomplete.
-    if theirs == ours or depth is None:
-        return
-    name = re.sub(r"^light_|_caffe$", "", variant)
-    differing = [
-        f"layer{stage}.{count - 1}, {name} has {own} blocks in layer{stage}"
-        for stage, (count, own) in enumerate(zip(theirs[0], ours[0], strict=True), 1)
-        if count != own
-    ]
-    fact = differing[-1] if differing else f"blocks of another form than {name}'s"
-    raise UserError(f"{origin} has {fact}: is it resnet{depth}?")
-
-
-def _refuse_other_classes(
-    tensors: Arrays, shapes: Shapes, decoder: Naming, origin: str
-) -> None:
-    keys = [
-        rule.below("", _OF_DECODER).torch_key(CLASSIFIER[0]) for rule in decoder.rules
-    ]
-    found = next((tensors[key] for key in keys if key and key in tensors), None)
-    outputs = shapes[CLASSIFIER[0]][-1]
-    if found is not None and found.shape[0] != outputs:
-        raise UserError(
-            f"{origin} has a classifier of {found.shape[0]} outputs, this network has "
-            f"{outputs}: change config.model.num_classes, or start the classifier anew "
-            "with config.init_classifier=False"
-        )
-
-
-def _refuse_faults(faults: Mapping[str, Sequence[str]], title: str) -> None:
-    parts = [
-        f"{len(names)} {kind}: {listed(sorted(names), 8)}"
-        for kind, names in faults.items()
-        if names
-    ]
-    if parts:
-        raise UserError(f"{title}; {'; '.join(parts)}")

@@ -76,6 +76,11 @@ def test_a_program_with_text_in_onnx(tmp_path):
         ("light_resnet50", {}),
         ("light_mobilenet_v2", {}),
         ("light_efficientnet_lite0", {}),
+        ("light_mobilenet_v3_large", {}),
+        ("light_resnet50d", {}),
+        ("light_resnext50_32x4d", {}),
+        ("light_convnext_tiny", {}),
+        ("light_efficientnet_b0", {}),
         ("resnet50", {}),
         (
             "light_mobilenet_v2",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from refinenet_jax.models.activations import relu6
 from refinenet_jax.models.blocks import (
     FULL,
     LIGHT_WEIGHT,
@@ -16,9 +17,9 @@ from refinenet_jax.models.blocks import (
     RefineNetBlock,
     ResidualConvUnit,
 )
-from refinenet_jax.models.layers import Conv, FeatureMap, relu6
+from refinenet_jax.models.layers import Conv, FeatureMap
 from refinenet_jax.models.refinenet import Decoder
-from refinenet_jax.models.resnet import basic_block, bottleneck_block
+from refinenet_jax.models.resnet import BlockForm
 from tests.architectures import architecture
 
 OPTIONS = {"dtype": jnp.float32}
@@ -142,16 +143,11 @@ def test_block_has_the_size_of_its_finest_tap_and_its_fewest_channels(decoder):
     assert result.values.shape == (1, 9, 14, 4)
 
 
-FORM = {basic_block: {}, bottleneck_block: {"form": "torchvision"}}
-
-
-@pytest.mark.parametrize("make_block", FORM)
-def test_residual_block_starts_as_its_shortcut(make_block):
+@pytest.mark.parametrize("expands", [False, True])
+def test_residual_block_starts_as_its_shortcut(expands):
     channels = 8
-    width = channels if make_block is basic_block else channels // 4
-    block = make_block(
-        channels, width, 1, **FORM[make_block], **OPTIONS, rngs=nnx.Rngs(0)
-    )
+    width = channels // 4 if expands else channels
+    block = BlockForm(expands, **OPTIONS).block(channels, width, 1, rngs=nnx.Rngs(0))
     assert block.shortcut is None
     x = features(5, 8, channels)
     result = nnx.view(block, use_running_average=True)(x)

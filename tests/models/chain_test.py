@@ -10,7 +10,7 @@ from refinenet_jax.models import chain
 from refinenet_jax.models.chain import Chain
 from refinenet_jax.models.layers import FeatureMap
 from refinenet_jax.models.leaves import named_leaves
-from refinenet_jax.models.resnet import bottleneck_block
+from refinenet_jax.models.resnet import BlockForm
 
 FORMS = [
     {"remat": "blocks"},
@@ -26,9 +26,9 @@ def loops_soon(monkeypatch):
 
 def a_chain(count=4, width=2):
     """A block with a shortcut, then equal ones, all with scales other than zero."""
-    options = {"form": "torchvision", "dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    form, rngs = BlockForm(expands=True, dtype=jnp.float32), nnx.Rngs(0)
     made = Chain(
-        bottleneck_block(channels, width, 1, **options)
+        form.block(channels, width, 1, rngs=rngs)
         for channels in (3, *[4 * width] * count)
     )
     rng = np.random.default_rng(0)

@@ -1,9 +1,16 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
-from refinenet_jax.models.convolution import convolution, convolution_with_care
+from refinenet_jax.models.convolution import (
+    convolution,
+    convolution_with_care,
+    grouped,
+)
 from refinenet_jax.sharding import Layout
 
 
@@ -36,6 +43,38 @@ def test_no_gradient_has_another_layout_on_a_cpu():
     lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert lines
     assert all("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line for line in lines)
+
+
+@pytest.mark.parametrize("convolve", [convolution, convolution_with_care])
+@pytest.mark.parametrize("groups", [1, 2, 6, 24])
+def test_groups_of_channels_are_those_of_xla(groups, convolve, monkeypatch):
+    monkeypatch.setattr("refinenet_jax.models.convolution._BLOCK", 8)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 7, 6, 24)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 24 // groups, 48)), jnp.float32)
+
+    def ours(x, kernel):
+        bound = partial(convolve, stride=2, zeros=((1, 1), (1, 1)))
+        return jnp.sin(grouped(bound, x, kernel, groups))
+
+    def theirs(x, kernel):
+        return jnp.sin(
+            lax.conv_general_dilated(
+                x,
+                kernel,
+                (2, 2),
+                ((1, 1), (1, 1)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            )
+        )
+
+    (found, back), (expected, back_of_xla) = (
+        jax.vjp(f, x, kernel) for f in (ours, theirs)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    for one, other in zip(back(expected), back_of_xla(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 2])  # of each device

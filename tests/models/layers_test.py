@@ -6,18 +6,29 @@ from flax import nnx
 
 torch = pytest.importorskip("torch", reason="the layers are compared with torch's")
 
+from refinenet_jax.models.activations import (
+    gelu,
+    hard_sigmoid,
+    hard_swish,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+)
+from refinenet_jax.models.convnext import LayerNorm
+from refinenet_jax.models.inverted_residuals import ChannelGate, GateForm
 from refinenet_jax.models.layers import (
     BatchNorm,
     Conv,
     DepthwiseConv,
     FeatureMap,
     max_pool,
-    relu,
-    relu6,
 )
 from refinenet_jax.models.resize import resize_like
+from refinenet_jax.models.resnet import mean_pool
 from tests.models.buckets import assert_equal_inside, bucketed
-from tests.torch_reference import SameConv, to_nchw, to_nhwc
+from tests.torch_backbones import SameConv
+from tests.torch_reference import to_nchw, to_nhwc
 
 SIZES = [(9, 14), (12, 7), (1, 2)]
 
@@ -80,6 +91,43 @@ def test_relu_and_relu6_by_hand():
     x = FeatureMap(jnp.array([-7.0, -0.5, 0.0, 2.0, 6.0, 6.5]).reshape(1, 1, 6, 1))
     assert relu(x).values.flatten().tolist() == [0, 0, 0, 2, 6, 6.5]
     assert relu6(x).values.flatten().tolist() == [0, 0, 0, 2, 6, 6]
+
+
+@pytest.mark.parametrize("size", [(7, 10), (8, 5), (1, 1)])
+def test_mean_pool_equals_torch(size):
+    x = random(2, *size, 3)
+    expected = torch.nn.functional.avg_pool2d(
+        to_nchw(x), 2, 2, ceil_mode=True, count_include_pad=False
+    )
+    found = mean_pool(FeatureMap(jnp.asarray(x))).values
+    np.testing.assert_allclose(found, to_nhwc(expected), rtol=0, atol=1e-6)
+
+
+def test_layer_norm_equals_torch():
+    ours, theirs = LayerNorm(5), torch.nn.LayerNorm(5, eps=1e-6)
+    weight, bias = random(5, seed=1), random(5, seed=2)
+    ours.scale[...], ours.bias[...] = jnp.asarray(weight), jnp.asarray(bias)
+    theirs.weight.data, theirs.bias.data = map(torch.from_numpy, (weight, bias))
+    x = 100 + random(2, 3, 4, 5, seed=3)  # where a hasty variance would be wrong
+    found = ours(FeatureMap(jnp.asarray(x))).values
+    expected = theirs(torch.from_numpy(x)).detach()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (silu, torch.nn.functional.silu),
+        (hard_swish, torch.nn.functional.hardswish),
+        (gelu, torch.nn.functional.gelu),
+        (sigmoid, torch.sigmoid),
+        (hard_sigmoid, torch.nn.functional.hardsigmoid),
+    ],
+)
+def test_smooth_activations_equal_torch(ours, theirs):
+    x = np.linspace(-9, 9, 1001, dtype=np.float32).reshape(1, 7, 11, 13)
+    found = ours(FeatureMap(jnp.asarray(x))).values
+    np.testing.assert_allclose(found, theirs(torch.from_numpy(x)), rtol=0, atol=2e-6)
 
 
 class TestConv:
@@ -245,6 +293,26 @@ LAYERS = {
         for make in (conv, depthwise)
         for kernel_size in (3, 5)
     },
+    "patches4": Conv(
+        3,
+        5,
+        4,
+        stride=4,
+        use_bias=True,
+        padding="after",
+        kernel_init=nnx.initializers.normal(1.0),
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
+    ),
+    "mean_pool": mean_pool,
+    "layer_norm": LayerNorm(3),
+    "gate": ChannelGate(
+        3,
+        2,
+        GateForm(lambda before, inside: 2, relu, sigmoid),
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
+    ),
     "max_pool3_stride2": lambda x: max_pool(x, 3, 2),
     "max_pool5": lambda x: max_pool(x, 5),
     "relu": relu,

@@ -23,6 +23,10 @@ PADDING_ERROR = 5e-6
         ("light_resnet18", (1.2, 0.6)),
         ("light_mobilenet_v2", (1.0,)),
         ("light_efficientnet_lite0", (1.0,)),
+        ("light_mobilenet_v3_large", (1.0,)),
+        ("light_resnet50d", (1.0,)),
+        ("light_convnext_tiny", (1.0,)),
+        ("light_efficientnet_b0", (1.0,)),
     ],
 )
 def test_a_padded_picture_gives_what_torch_gives_for_it_alone(variant, input_scales):

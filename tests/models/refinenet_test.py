@@ -20,7 +20,8 @@ from refinenet_jax.models.resize import scaled_sizes
 from refinenet_jax.weights.mapping import export_weights
 from tests.architectures import abstract_network, architecture
 from tests.references import weight_keys
-from tests.torch_reference import ResNet, TorchvisionMobileNetV2, reference
+from tests.torch_backbones import ResNet, TorchvisionMobileNetV2
+from tests.torch_reference import reference
 
 # With 21 classes. resnet101 is the number that the PyTorch port states; the other
 # ResNets swap its backbone for torchvision's without the classifier.
@@ -34,7 +35,18 @@ NUM_PARAMETERS = {
     "resnet101_caffe": 118_052_437,
     "resnet152_caffe": 133_696_085,
     "mobilenet_v2": 83_615_061,
+    "resnet50d": 99_079_541,
+    "resnet101d": 118_071_669,
+    "resnext50_32x4d": 98_532_181,
+    "resnext101_32x8d": 162_294_613,
+    "resnext101_64x4d": 156_958_549,
+    "convnext_tiny": 94_892_149,
+    "convnext_small": 116_526_709,
+    "mobilenet_v3_large": 69_079_493,
+    "efficientnet_b0": 85_637_265,
     "efficientnet_lite0": 85_000_725,
+    "efficientnet_lite1": 85_765_397,
+    "efficientnet_lite2": 86_676_309,
     "light_resnet18": 13_895_509,
     "light_resnet34": 24_003_669,
     "light_resnet50": 27_357_525,
@@ -44,7 +56,18 @@ NUM_PARAMETERS = {
     "light_resnet101_caffe": 46_349_653,
     "light_resnet152_caffe": 61_993_301,
     "light_mobilenet_v2": 3_284_565,
+    "light_resnet50d": 27_376_757,
+    "light_resnet101d": 46_368_885,
+    "light_resnext50_32x4d": 26_829_397,
+    "light_resnext101_32x8d": 90_591_829,
+    "light_resnext101_64x4d": 85_255_765,
+    "light_convnext_tiny": 30_726_005,
+    "light_convnext_small": 52_360_565,
+    "light_mobilenet_v3_large": 4_216_517,
+    "light_efficientnet_b0": 5_085_585,
     "light_efficientnet_lite0": 4_449_045,
+    "light_efficientnet_lite1": 5_213_717,
+    "light_efficientnet_lite2": 5_866_581,
 }
 # The same of resnet50 with other options.
 NUM_PARAMETERS_OF_OPTIONS = [
@@ -58,7 +81,11 @@ NUM_PARAMETERS_OF_OPTIONS = [
     ({"pooling": "improved", "fusion_resize": "bicubic"}, 99_060_309),
 ]
 # Those that take a second or more to build twice run with the slow tests.
-_LARGE = [name for name in NUM_PARAMETERS if "101" in name or "152" in name]
+_LARGE = [
+    name
+    for name in NUM_PARAMETERS
+    if any(depth in name for depth in ("101", "152", "small"))
+]
 NETWORKS = [
     *(
         pytest.param(
@@ -178,7 +205,10 @@ def test_logits_are_a_quarter_of_the_largest_scaled_picture(scales, largest, siz
     assert logits.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("variant", ["light_mobilenet_v2", "light_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "variant",
+    ["light_mobilenet_v2", "light_mobilenet_v3_large", "light_efficientnet_lite0"],
+)
 def test_mobile_logits_are_a_quarter_of_the_picture(variant):
     logits, _ = shapes_of_scores(abstract_network(architecture(variant)), (97, 131))
     assert logits.shape == (2, 25, 33, 21)

