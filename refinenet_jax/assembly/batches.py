@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from refinenet_jax import memory
+from refinenet_jax import log, memory
 from refinenet_jax.assembly.data import (
     JobData,
     class_pixels,
@@ -16,6 +16,7 @@ from refinenet_jax.assembly.data import (
 )
 from refinenet_jax.data.class_maps import ClassMap, read_class_map
 from refinenet_jax.data.datasets import Dataset, lookup
+from refinenet_jax.data.decoded import BYTES_PER_PIXEL
 from refinenet_jax.data.mixture import Ingredient
 from refinenet_jax.data.pipeline import train_batches
 from refinenet_jax.data.source import Source
@@ -56,6 +57,8 @@ def build_batches(
     ingredients = [_ingredient(config, source, settings.weight, None, 0, dataset)]
     for other in settings.mix:
         ingredients.append(_mixed_in(config, other, dataset))
+    if settings.decoded_cache:
+        _refuse_large_cache(config, ingredients)
     return train_batches(
         ingredients,
         _transforms(config, mean),
@@ -84,6 +87,31 @@ def _refuse_large_batches(config: ConfigDict) -> None:
             f"{memory.gibibytes(needed)}, and this host has "
             f"{memory.gibibytes(memory.host_bytes())}: lower one of them"
         )
+
+
+def _refuse_large_cache(config: ConfigDict, ingredients: Sequence[Ingredient]) -> None:
+    """Says what the decoded examples take; raises UserError where that is too much."""
+    data, workers = config.data, max(config.data.num_workers, 1)
+    number = pixels = 0
+    for ingredient in ingredients:
+        counts = class_pixels(ingredient.source)
+        if ingredient.indices is not None:
+            counts = counts[ingredient.indices]
+        number, pixels = number + len(counts), pixels + int(counts.sum())
+    each = "" if workers == 1 else f" in {workers} workers"
+    needed = pixels * BYTES_PER_PIXEL * workers
+    told = f"{number} decoded examples take {needed / 2**30:.3g} GiB{each}"
+    if needed > data.decoded_cache * 2**30:
+        raise UserError(
+            f"config.data.decoded_cache={data.decoded_cache:g} GiB, but {told}: raise "
+            "it, set 0 to decode them every time, or use fewer config.data.num_workers"
+        )
+    if needed > memory.host_bytes():
+        raise memory.OutOfMemory(
+            f"{told}, and this host has {memory.gibibytes(memory.host_bytes())}: set "
+            "config.data.decoded_cache=0"
+        )
+    log.say(f"{told} and are kept")
 
 
 def _transforms(config: ConfigDict, mean: Sequence[float]) -> list[Transform]:
@@ -154,4 +182,5 @@ def _ingredient(
         present=present,
         images_per_class=config.data.images_per_class,
         class_map=None if class_map is None else class_map.table,
+        keep_decoded=config.data.decoded_cache > 0,
     )

@@ -199,10 +199,13 @@ class EncodedImage:
         Raises:
           DataError: see `decode_image`.
         """
-        if not self.data.startswith(_JPEG_START):
-            unit = 1
-        unit = min(unit, max(_REDUCED))
+        unit = min(unit, self.most)
         return _decode(self.data, self.name, _REDUCED[unit]), unit
+
+    @property
+    def most(self) -> int:
+        """The most pixels along each edge that its decoder averages."""
+        return max(_REDUCED) if self.data.startswith(_JPEG_START) else 1
 
 
 def orientation(data: bytes) -> int:

@@ -11,6 +11,7 @@ import grain
 import numpy as np
 import numpy.typing as npt
 
+from refinenet_jax.data.decoded import DecodedSource
 from refinenet_jax.data.images import EncodedImage, decode_image, decode_label
 from refinenet_jax.data.sampling import ClassBalancedOrder
 from refinenet_jax.data.source import Source
@@ -32,6 +33,7 @@ class Ingredient:
       images_per_class: examples of each class in an epoch of that order; at least 1.
       class_map: uint8 [256], class id of the source -> class id of the mixture, with
         255 -> 255; None for the ids as they are.
+      keep_decoded: whether examples are decoded once and kept in memory, see `decoded`.
     """
 
     source: Source
@@ -40,6 +42,7 @@ class Ingredient:
     present: npt.NDArray[np.bool_] | None = None
     images_per_class: int = 100
     class_map: npt.NDArray[np.uint8] | None = None
+    keep_decoded: bool = False
 
 
 def mixed_examples(ingredients: Sequence[Ingredient], seed: int) -> grain.MapDataset:
@@ -101,7 +104,10 @@ def _endless(ingredient: Ingredient, seed: int) -> grain.MapDataset:
         )
     if len(ingredient.source) == 0:
         raise UserError("the training split has no image; choose another split")
-    examples = _Kept(ingredient.source, ingredient.indices)
+    source: Source | DecodedSource = ingredient.source
+    if ingredient.keep_decoded:
+        source = DecodedSource(ingredient.source)
+    examples = _Taken(source, ingredient.indices)
     if len(examples) == 0:
         raise UserError(
             f"none of the {len(ingredient.source)} images of a training split is kept: "
@@ -119,10 +125,10 @@ def _endless(ingredient: Ingredient, seed: int) -> grain.MapDataset:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kept:
+class _Taken:
     """The examples of a source that an ingredient takes."""
 
-    source: Source
+    source: Source | DecodedSource
     indices: npt.NDArray[np.integer] | None
 
     def __len__(self) -> int:
@@ -138,7 +144,7 @@ class _Kept:
 class _Ordered:
     """Examples in an endless order."""
 
-    examples: _Kept
+    examples: _Taken
     order: ClassBalancedOrder
 
     def __len__(self) -> int:
@@ -155,12 +161,9 @@ class _LabelDecoder:
     class_map: npt.NDArray[np.uint8] | None
 
     def __call__(self, record: Example) -> Example:
-        name = record["name"]
-        label = decode_label(record["label"], name)
+        image, label, name = record["image"], record["label"], record["name"]
+        if isinstance(image, bytes):  # else it is kept decoded
+            image, label = EncodedImage(image, name), decode_label(label, name)
         if self.class_map is not None:
             label = self.class_map[label]
-        return {
-            "image": EncodedImage(record["image"], name),
-            "label": label,
-            "name": name,
-        }
+        return {"image": image, "label": label, "name": name}

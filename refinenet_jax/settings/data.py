@@ -164,6 +164,13 @@ DATA = (
         "data.num_workers", 0, Whole(0, 256), "Processes; 0: threads of this process."
     ),
     Setting("data.num_threads", 4, Whole(1, 256), "Of each worker."),
+    Setting(
+        "data.decoded_cache",
+        0.0,
+        Number(0, 1e6),
+        "GiB of memory in which examples are kept once they are decoded, if all fit; 0: "
+        "none are.",
+    ),
 )
 
 FOLDER = (

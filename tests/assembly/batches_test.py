@@ -1,6 +1,7 @@
 """What the config asks for arrives in the batches."""
 
 import contextlib
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from refinenet_jax.assembly.data import find_dataset, open_data
 from refinenet_jax.config import ConfigDict, default
 from refinenet_jax.data import transforms
 from refinenet_jax.data.class_table import read_class_table
+from refinenet_jax.data.mixture import decode
 from refinenet_jax.errors import UserError
 from tests.data.conftest import Writer
 from tests.data.layouts import write_coco_stuff_164k
@@ -135,3 +137,18 @@ def test_the_classes_of_a_folder_are_counted(tmp_path):
     with pytest.raises(UserError, match="num_classes=12, but camvid has 11 classes"):
         find_dataset(config)
     assert len(read_class_table("camvid").class_names) == 11
+
+
+def test_decoded_examples_are_kept_where_they_fit(voc, capsys):
+    plain = take(voc, 3)
+    voc.data.decoded_cache = 0.5
+    np.testing.assert_array_equal(take(voc, 3), plain)
+    told = re.search(
+        r"3 decoded examples take (\S+) GiB and are kept", capsys.readouterr().out
+    )
+    source = open_data(voc, "train").sources["train"]
+    pixels = sum(decode(source[i])["label"].size for i in range(3))
+    assert told and float(told[1]) == pytest.approx(4 * pixels / 2**30, rel=0.01)
+    voc.data.decoded_cache = 1e-6
+    with pytest.raises(UserError, match="decoded_cache=1e-06 GiB, but 3 decoded"):
+        take(voc, 1)

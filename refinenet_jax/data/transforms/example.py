@@ -9,6 +9,17 @@ Example = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
 
+class Decodable(Protocol):
+    """An image that is not decoded yet; see `images.EncodedImage`."""
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+
+    def decode(self, unit: int = 1) -> tuple[Pixels, int]:
+        """Its pixels, averaged over n x n with n <= unit, and n."""
+
+
 class Transform(Protocol):
     """Anything that turns an example into another one."""
 

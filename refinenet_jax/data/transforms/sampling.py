@@ -18,8 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from refinenet_jax.data.images import EncodedImage
-from refinenet_jax.data.transforms.example import Pixels
+from refinenet_jax.data.transforms.example import Decodable, Pixels
 from refinenet_jax.errors import UserError
 
 # Source pixels between two interpolated points above which details would be skipped.
@@ -85,7 +84,7 @@ def draw_label(
 
 
 def draw_image(
-    image: Pixels | EncodedImage, rows: Span, columns: Span, mirrored: bool, out: Pixels
+    image: Pixels | Decodable, rows: Span, columns: Span, mirrored: bool, out: Pixels
 ) -> None:
     """Writes what is seen of uint8 [H,W,3] to out, [rows.count, columns.count, 3].
 
@@ -120,7 +119,7 @@ def put(pixels: Pixels, mirrored: bool, out: Pixels) -> None:
 
 
 def open_image(
-    image: Pixels | EncodedImage, size: tuple[int, int], unit: int
+    image: Pixels | Decodable, size: tuple[int, int], unit: int
 ) -> tuple[Pixels, int]:
     """The image as its decoder gives it fastest, and how many pixels it averaged.
 
@@ -132,9 +131,9 @@ def open_image(
     Raises:
       UserError: it cannot be decoded, or has another size.
     """
-    pixels, done = image.decode(unit) if isinstance(image, EncodedImage) else (image, 1)
+    pixels, done = (image, 1) if isinstance(image, np.ndarray) else image.decode(unit)
     if pixels.shape[:2] != tuple(-(-length // done) for length in size):
-        name = image.name if isinstance(image, EncodedImage) else "an image"
+        name = "an image" if isinstance(image, np.ndarray) else image.name
         raise UserError(
             f"{name} has not the size of its label, {size[1]}x{size[0]} (width x "
             "height): delete what was prepared to have it checked and prepared again"

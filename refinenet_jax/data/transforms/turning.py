@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from refinenet_jax.data.images import EncodedImage
-from refinenet_jax.data.transforms.example import Pixels
+from refinenet_jax.data.transforms.example import Decodable, Pixels
 from refinenet_jax.data.transforms.sampling import (
     Span,
     averaged,
@@ -33,7 +32,7 @@ class Turn:
 
 
 def turned(
-    image: Pixels | EncodedImage, label: Pixels, rows: Span, columns: Span, turn: Turn
+    image: Pixels | Decodable, label: Pixels, rows: Span, columns: Span, turn: Turn
 ) -> tuple[Pixels, Pixels]:
     """What the spans show of the turned picture: uint8 [h,w,3], [h,w].
 
