@@ -76,7 +76,9 @@ _MODES = {
         "Tells whether it compiles and fits, here or on chips elsewhere.",
         takes=("topology",),
     ),
-    "check_data": _Mode("check_data", "Looks the data over and reports its faults."),
+    "check_data": _Mode(
+        "check_data", "Looks the data over and reports its faults.", takes=("fix",)
+    ),
     "show": _Mode(
         "show", "Prints all settings and what differs; starts nothing.", computes=False
     ),
@@ -107,6 +109,12 @@ _FLAGS = {
             None,
             Text("CHIP:SHAPE, such as v5e:2x4 or h100:8", r"[\w-]+:[\dxX]+"),
             "Mode plan: chips that are not attached, such as v5e:2x4 or h100:8.",
+        ),
+        Setting(
+            "fix",
+            None,
+            Text(),
+            "Mode check_data: a new folder for a mended copy of your own pictures.",
         ),
         Setting(
             "coordinator_address",
@@ -219,6 +227,8 @@ def _check_flags(flags: dict[str, Any], mode: _Mode) -> None:
         raise UserError(f"--mode={flags['mode']} needs {mode.needs}")
     if flags["topology"] and "topology" not in mode.takes:
         raise UserError("--topology goes with --mode=plan: nothing else runs elsewhere")
+    if flags["fix"] and "fix" not in mode.takes:
+        raise UserError("--fix goes with --mode=check_data: nothing else mends")
     address, count, index = (
         flags[name] for name in ("coordinator_address", "num_processes", "process_id")
     )

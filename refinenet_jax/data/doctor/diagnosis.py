@@ -9,6 +9,7 @@ from refinenet_jax.data.doctor.copies import find_copies
 from refinenet_jax.data.doctor.findings import LEVELS, NUM_FILES, Finding, counted
 from refinenet_jax.data.doctor.rarity import find_rare
 from refinenet_jax.data.doctor.survey import Fault, Look, Survey
+from refinenet_jax.data.doctor.values import Values
 from refinenet_jax.data.images import DataError
 from refinenet_jax.data.request import Request
 from refinenet_jax.errors import listed
@@ -96,25 +97,23 @@ def _faults(surveys: Sequence[Survey], request: Request) -> Iterable[Finding]:
         )
 
 
-def _values(surveys: Sequence[Survey], request: Request) -> Iterable[Finding]:
-    # Beside labels with colours in place of ids, grey ones are just grey by chance.
-    surveys = [
-        survey
-        for survey in surveys
-        if all(fault.kind != "colours_for_ids" for fault in survey.faults)
-    ]
+def values_of(surveys: Sequence[Survey], request: Request) -> Values | None:
+    """What the labels hold, of the splits with unknown values where there are some.
+
+    None where no label can be looked at.
+    """
+    surveys = _with_ids(surveys)
     if not surveys:
-        return
-    strange = [survey for survey in surveys if survey.unknown]
+        return None
     pixels: Counter[int] = Counter()
     inner: Counter[int] = Counter()
-    looks = [look for survey in strange or surveys for look in survey.looks]
-    for look in looks:
-        pixels.update(look.pixels)
-        inner.update(look.inner)
+    for survey in _strange(surveys) or surveys:
+        for look in survey.looks:
+            pixels.update(look.pixels)
+            inner.update(look.inner)
     table = surveys[0].table
     reads_ids = request.name == "folder" and request.folder.encoding == "ids"
-    values = encodings.Values(
+    return Values(
         pixels=pixels,
         all=frozenset(value for survey in surveys for value in survey.value_pixels),
         inner=inner,
@@ -123,8 +122,30 @@ def _values(surveys: Sequence[Survey], request: Request) -> Iterable[Finding]:
         authors=table.source,
         ignore=request.folder.ignore,
     )
-    where = ", ".join(survey.split for survey in strange or surveys)
-    known = set(table.raw_to_class)
+
+
+def _with_ids(surveys: Sequence[Survey]) -> list[Survey]:
+    # Beside labels with colours in place of ids, grey ones are just grey by chance.
+    return [
+        survey
+        for survey in surveys
+        if all(fault.kind != "colours_for_ids" for fault in survey.faults)
+    ]
+
+
+def _strange(surveys: Sequence[Survey]) -> list[Survey]:
+    return [survey for survey in surveys if survey.unknown]
+
+
+def _values(surveys: Sequence[Survey], request: Request) -> Iterable[Finding]:
+    values = values_of(surveys, request)
+    if values is None:
+        return
+    surveys = _with_ids(surveys)
+    chosen = _strange(surveys) or surveys
+    where = ", ".join(survey.split for survey in chosen)
+    known = set(values.table.raw_to_class)
+    looks = [look for survey in chosen for look in survey.looks]
     files = [look.file for look in looks if set(look.pixels) - known]
     for code, message in encodings.explain(values):
         yield Finding("error", code, where, message, tuple(files[:NUM_FILES]))
@@ -132,7 +153,7 @@ def _values(surveys: Sequence[Survey], request: Request) -> Iterable[Finding]:
 
 
 def _background(
-    surveys: Sequence[Survey], values: encodings.Values, request: Request
+    surveys: Sequence[Survey], values: Values, request: Request
 ) -> Iterable[Finding]:
     """Whether offset=-1 hides a background and leaves the last class without pixels."""
     if not values.file or request.folder.offset != -1 or values.unknown:

@@ -1,10 +1,10 @@
 """Explains label values that are not what they should be."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 
-from refinenet_jax.data.class_table import ClassTable, of_ids, ranges, read_class_table
+from refinenet_jax.data.class_table import ranges, read_class_table
+from refinenet_jax.data.doctor.values import Values
 from refinenet_jax.labels import IGNORE_LABEL, VOID_COLOUR
 
 _FEWEST_BLENDED = 5  # distinct values that interpolation or compression makes up
@@ -14,76 +14,6 @@ _THINNER = 0.1  # difference of these shares that tells void from a class
 _MUCH = 0.1  # share of pixels that hardly are void
 _LONGEST = 80  # characters of a remedy
 _CHANCE = 0.05  # that arbitrary values all are shades of a palette
-
-
-@dataclasses.dataclass(frozen=True)
-class Values:
-    """The label values of a data set.
-
-    Attributes:
-      pixels: value -> pixels, in the splits that have unknown values.
-      all: the values of all splits.
-      inner: value -> pixels as `survey.Look.inner` counts them.
-      table: what the values should mean.
-      file: what holds the list of classes; "" for the data sets of others.
-      authors: where those come from.
-      ignore: values that a person said do not count.
-    """
-
-    pixels: Mapping[int, int]
-    all: frozenset[int]
-    inner: Mapping[int, int]
-    table: ClassTable
-    file: str
-    authors: str
-    ignore: tuple[int, ...] = (IGNORE_LABEL,)
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are, the ignored one not counted."""
-        return len(self.table.class_names)
-
-    @property
-    def unknown(self) -> list[int]:
-        """Values that mean nothing, ascending; 255 aside."""
-        known = {*self.table.raw_to_class, IGNORE_LABEL}
-        return sorted(set(self.pixels) - known)
-
-    @property
-    def starts_at_zero(self) -> bool:
-        """Whether the values of the classes are 0, 1, 2, ..."""
-        classes = {v for v, c in self.table.raw_to_class.items() if c != IGNORE_LABEL}
-        return classes == set(range(self.num_classes))
-
-    def share(self, value: int) -> float:
-        """Of all pixels, those of a value."""
-        return self.pixels.get(value, 0) / max(sum(self.pixels.values()), 1)
-
-    def thin(self, value: int) -> float:
-        """How much of a value lies along its outlines, 0..1."""
-        return 1 - self.inner.get(value, 0) / max(self.pixels.get(value, 0), 1)
-
-    def trial(self, *, offset: int, ignore: Collection[int]) -> "Values":
-        """The same pixels, read in another way."""
-        table = of_ids(self.num_classes, offset, ignore)
-        return dataclasses.replace(
-            self,
-            table=dataclasses.replace(self.table, raw_to_class=table),
-            ignore=tuple(ignore),
-        )
-
-    @property
-    def fits(self) -> bool:
-        """Whether every value means something and most classes occur."""
-        known = self.table.raw_to_class
-        classes = {known.get(v, IGNORE_LABEL) for v in self.all} - {IGNORE_LABEL}
-        return self.all <= set(known) and 2 * len(classes) > self.num_classes
-
-    def remedy(self, own: str) -> str:
-        """`own` where the person wrote the labels, else the way to the authors'."""
-        if self.file:
-            return own
-        return f"take the label files as their authors distribute them: {self.authors}"
 
 
 def explain(values: Values) -> list[tuple[str, str]]:
@@ -106,6 +36,36 @@ def explain(values: Values) -> list[tuple[str, str]]:
     if undeclared and "palette_as_grey" not in dict(found):
         found.append(_ignore_not_declared(values))
     return found
+
+
+def better_reading(values: Values) -> tuple[int, tuple[int, ...]] | None:
+    """Offset and ignored values with which all values mean something.
+
+    None where they do already, or where what `explain` recommends does not bring it.
+    """
+    changes: list[tuple[int, tuple[int, ...]]] = []
+    for code, _ in explain(values):
+        if code in ("shifted_up", "zero_is_void"):
+            changes.append((-1, values.ignore))
+        elif code == "last_is_void":
+            changes.append((0, (*values.ignore, values.num_classes)))
+        elif code == "ignore_not_declared":
+            offset, ignore = changes.pop() if changes else (0, values.ignore)
+            changes.append((offset, (*ignore, IGNORE_LABEL)))
+        elif code == "unknown_values" and _all_thin(values):
+            changes.append((0, (*values.ignore, *values.unknown)))
+    for offset, ignore in changes[-1:]:
+        if values.trial(offset=offset, ignore=ignore).fits:
+            return offset, ignore
+    return None
+
+
+def _all_thin(values: Values) -> bool:
+    """Whether the unknown values are few, and lie along outlines."""
+    return (
+        len(values.unknown) < _FEWEST_BLENDED
+        and min(values.thin(value) for value in values.unknown) > _THIN
+    )
 
 
 def _binary_mask(values: Values) -> tuple[str, str]:
@@ -264,10 +224,9 @@ def _unexplained(values: Values) -> tuple[str, str]:
     share = sum(values.pixels[value] for value in values.unknown) / total
     ignoring = _ignoring((*values.ignore, *values.unknown))
     listing = f"list the missing classes in {values.file}"
-    thin = min(values.thin(value) for value in values.unknown) > _THIN
     remedy = values.remedy(
         f"{ignoring} if they do not count, as they lie along outlines; or {listing}"
-        if thin and len(values.unknown) < _FEWEST_BLENDED
+        if _all_thin(values)
         else f"{listing}; or {_few(ignoring)} if they do not count"
     )
     known = ranges(sorted(values.table.raw_to_class))

@@ -5,7 +5,8 @@ import pytest
 
 from refinenet_jax.data.class_table import ClassTable, read_class_table
 from refinenet_jax.data.doctor import encodings
-from refinenet_jax.data.doctor.encodings import Values, explain
+from refinenet_jax.data.doctor.encodings import explain
+from refinenet_jax.data.doctor.values import Values
 
 OTHERS = read_class_table("voc2012")
 
