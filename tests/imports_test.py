@@ -38,6 +38,7 @@ FLOORS = {
     "watchdog": 1,
     "buckets": 1,
     "config": 1,
+    "curves": 2,
     "files": 1,
     "log": 1,
     "provenance": 1,

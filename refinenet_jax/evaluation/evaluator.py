@@ -1,8 +1,9 @@
 """Scores a network on a split, and writes what it found."""
 
+import collections
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,10 +20,11 @@ from refinenet_jax.data.transforms import Example
 from refinenet_jax.evaluation import boundary, counting, intervals, metrics
 from refinenet_jax.evaluation.report import Case, choose_cases, write_report
 from refinenet_jax.evaluation.tally import Tally, tally
-from refinenet_jax.inference.predictor import Predictor, telling_of_memory
+from refinenet_jax.inference.predictor import Group, Predictor, telling_of_memory
 from refinenet_jax.provenance import provenance
 
 _NUM_ROWS = 6
+_NUM_WORST = 4
 
 
 class Evaluator:
@@ -77,7 +79,10 @@ class Evaluator:
         """
         with self._predictor.loaded(params, batch_stats):
             record, counted = self._score(step, boundary_width=0)
-        return record, self._write(record, counted, workdir)
+            strip = self._write(record, counted, workdir)
+            if jax.process_index() == 0:
+                self._write_worst(step, counted, workdir)
+        return record, strip
 
     def audit(
         self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: epath.Path
@@ -188,20 +193,52 @@ class Evaluator:
             files.write_json(workdir / "eval.json", record)
         return strip
 
+    def _write_worst(self, step: int, counted: Tally, workdir: epath.Path) -> None:
+        scores = metrics.image_scores(counted.image_counts)
+        order = np.argsort(scores, kind="stable")  # NaN comes last
+        worst = order[: min(_NUM_WORST, np.count_nonzero(~np.isnan(scores)))].tolist()
+        shown = self._again(worst)
+        strip = pictures.strip(
+            [(example["image"], example["label"], found) for example, found in shown],
+            self._dataset.class_names,
+            self._dataset.palette,
+            [
+                f"{example['name']}, mean IoU {100 * scores[index]:.1f} %"
+                for index, (example, _) in zip(worst, shown, strict=True)
+            ],
+        )
+        if strip.size:
+            data = pictures.encode(strip, "JPEG")
+            files.write_bytes(workdir / f"eval/{step}_worst.jpg", data)
+
     def _cases(self, scores: np.ndarray) -> Iterator[Case]:
-        """The images of the report, predicted once more; scores: float64 [N]."""
-        for kind, index in choose_cases(scores):
-            example = decode(self._source[index])
-            image = example["image"]
-            [prediction] = self._predictor.predict([image])
+        """The images of the report; scores: float64 [N]."""
+        cases = choose_cases(scores)
+        shown = self._again([index for _, index in cases])
+        for (kind, index), (example, prediction) in zip(cases, shown, strict=True):
             yield Case(
                 kind,
                 example["name"],
                 float(scores[index]),
-                image,
+                example["image"],
                 example["label"],
                 prediction,
             )
+
+    def _again(self, indices: Sequence[int]) -> list[tuple[Example, np.ndarray]]:
+        """Some examples and what is predicted of them, once more."""
+        examples = [decode(self._source[index]) for index in indices]
+        groups: dict[Group, list[int]] = collections.defaultdict(list)
+        for place, example in enumerate(examples):
+            groups[self._predictor.group(example["image"].shape[:2])].append(place)
+        found: dict[int, np.ndarray] = {}
+        size = self._predictor.batch_size
+        for places in groups.values():
+            for first in range(0, len(places), size):
+                batch = places[first : first + size]
+                images = [examples[place]["image"] for place in batch]
+                found.update(zip(batch, self._predictor.predict(images), strict=True))
+        return [(example, found[place]) for place, example in enumerate(examples)]
 
 
 def _while_asking(

@@ -160,6 +160,8 @@ def _train(
                 num_steps=num_steps,
                 batch_size=config.batch_size,
                 eval_every=config.eval_every,
+                title=f"{this.metadata.dataset}, {this.config.model.variant}",
+                made_with=provenance(),
             )
         ) as train_log,
         contextlib.closing(

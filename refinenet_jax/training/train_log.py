@@ -1,4 +1,4 @@
-"""What a training run leaves behind of its losses: train.jsonl, TensorBoard."""
+"""What a training run leaves behind: train.jsonl, TensorBoard's files, its page."""
 
 import collections
 import contextlib
@@ -17,6 +17,7 @@ from refinenet_jax.errors import UserError
 from refinenet_jax.log import duration, say
 from refinenet_jax.training.events import Events
 from refinenet_jax.training.pace import Pace
+from refinenet_jax.training.page import RunPage
 
 # Steps that the host may be ahead of the devices: enough to keep them busy, and few
 # enough that a run that ends soon, or hangs, is where it seems to be.
@@ -37,7 +38,10 @@ class TrainLog:
         num_steps: int,
         batch_size: int,
         eval_every: int = 0,
+        title: str = "",
+        made_with: Mapping[str, object] | None = None,
     ):
+        """title, made_with: of the page; see `RunPage`."""
         self._num_steps = num_steps
         self._pace = Pace(first_step, num_steps, eval_every)
         self._batch_size = batch_size
@@ -51,6 +55,14 @@ class TrainLog:
         if jax.process_index() == 0:
             self._lines = _drop_lines_after(self._path, first_step)
             self._events = Events(workdir, first_step)
+            self._page = RunPage(
+                workdir,
+                title=title,
+                made_with=made_with or {},
+                lines=self._lines,
+                first_step=first_step,
+                num_steps=num_steps,
+            )
 
     @contextlib.contextmanager
     def waiting_for_input(self) -> Iterator[None]:
@@ -116,6 +128,7 @@ class TrainLog:
         if files.in_bucket(self._path):
             self._events.flush()
         left = self.seconds_left()
+        self._page.add({"step": step, **record}, left)
         say(
             f"step {step}/{self._num_steps}  loss {record['loss_mean']:.4f}  "
             f"learning rate {record['learning_rate']:.2e}  "
@@ -137,12 +150,14 @@ class TrainLog:
         for name in ("mean_iou", "pixel_accuracy", "mean_accuracy"):
             self._events.scalar(f"eval/{name}", record[name], step)
         self._events.picture("eval/pictures", strip, step)
+        self._page.evaluation(step, record, strip)
 
     def close(self) -> None:
-        """Writes what TensorBoard still holds back."""
+        """Writes what TensorBoard still holds back, and the page for the last time."""
         self._meter.shutdown(wait=False)
         if self._events is not None:
             self._events.close()
+            self._page.close()
 
     def _append(self, line: str) -> None:
         """To train.jsonl, which in a bucket is written anew, whole."""

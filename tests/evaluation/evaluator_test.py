@@ -118,9 +118,8 @@ def test_the_report_in_a_browser(scorer, browser, tmp_path):
     page = report.read_bytes()
     for path in files:
         assert base64.b64encode(path.read_bytes()) in page
-    browser.driver.set_window_size(420, 900)
-    [width] = [x.size["width"] for x in browser.all("html")]
-    assert width <= 420
+    browser.open(report, 390)
+    assert browser.beyond_the_edge() == []
 
 
 def test_training_counts_no_boundaries_and_writes_no_report(

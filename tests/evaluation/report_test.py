@@ -11,6 +11,7 @@ from refinenet_jax.evaluation.report import (
     class_table,
     write_report,
 )
+from tests.browser import assert_readable
 from tests.evaluation.stand_in import random_examples
 
 OWN = metrics.own_convention("folder")
@@ -81,7 +82,7 @@ def test_hostile_names_and_many_classes(browser, tmp_path):
     text = (tmp_path / "report.html").read_text()
     outside = re.sub(r"base64,[^\"]*", "", text)
     assert not re.search(r"<script|<b>a|https?:|src=\"(?!data:)", outside)
-    browser.open(tmp_path / "report.html")
+    assert_readable(browser, tmp_path / "report.html")
     assert min(browser.natural_widths("figure img")) > 0
     assert len(browser.all(".classes tr")) == 151
     assert len(browser.all(".confusions tr")) == 16

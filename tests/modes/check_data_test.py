@@ -16,6 +16,7 @@ from refinenet_jax.config import default
 from refinenet_jax.errors import UserError
 from refinenet_jax.modes import check_data
 from tests import own_folder
+from tests.browser import assert_readable
 from tests.modes.folders import CASES, GOOD, LISTED, damage, narrow
 from tests.own_folder import border, grey, write_folder
 from tests.references import PICTURES
@@ -279,3 +280,4 @@ def test_the_page_in_a_browser(browser, tmp_path):
         shares = np.array(counts) / max(counts)
         np.testing.assert_allclose(np.array(bars) / max(bars), shares, atol=0.02)
     assert browser.messages() == []
+    assert_readable(browser, tmp_path / "run/check_data/report.html")
