@@ -19,10 +19,18 @@ from refinenet_jax.sharding import Layout
 @pytest.mark.parametrize("shape", [(8, 11), (7, 6)])
 @pytest.mark.parametrize("fewer", [0, 1])  # zeros before, as TensorFlow has them
 def test_gradients_are_those_of_jax(edge, stride, shape, fewer):
+    assert_gradients_of_jax(edge, stride, shape, ((edge // 2 - fewer, edge // 2),) * 2)
+
+
+@pytest.mark.parametrize("edge", [2, 4])
+def test_gradients_of_patches_are_those_of_jax(edge):
+    assert_gradients_of_jax(edge, edge, (7, 8), ((0, 1), (0, 0)))
+
+
+def assert_gradients_of_jax(edge, stride, shape, zeros):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, *shape, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(edge, edge, 3, 4)), jnp.float32)
-    zeros = ((edge // 2 - fewer, edge // 2),) * 2
 
     def loss(function):
         return lambda *operands: jnp.sin(function(*operands, stride, zeros)).sum()
