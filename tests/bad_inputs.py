@@ -242,6 +242,60 @@ def _own(place: Place, *arguments: str, classes: str = "") -> tuple[Path, list[s
     ]
 
 
+def _drawn(place: Place, **change: object) -> list[str]:
+    """A folder of LabelMe's, one of whose files is not as it should be."""
+    folder, arguments = _own(place, "--config.data.folder.encoding=labelme")
+    for path in folder.glob("labels/*/*.png"):
+        shape = {
+            "label": "road",
+            "shape_type": "polygon",
+            "points": [[1, 1], [50, 1], [50, 30]],
+        }
+        found = {"shapes": [shape], "imageHeight": 40, "imageWidth": 56}
+        if path.stem == "train3":
+            found = {"shapes": [shape | change], "imageHeight": 40, "imageWidth": 56}
+        path.with_suffix(".json").write_text(json.dumps(found))
+        path.unlink()
+    return arguments
+
+
+@_made("train3.json, shape 1 has a corner outside the picture of 56 x 40; draw")
+def _a_polygon_outside_the_picture(place: Place) -> list[str]:
+    return _drawn(place, points=[[1, 1], [90, 1], [50, 30]])
+
+
+@_made("has the class 'lake', which classes.txt does not list; add the name")
+def _a_category_that_no_list_has(place: Place) -> list[str]:
+    return _drawn(place, label="lake")
+
+
+@_made("train3.json is no JSON of LabelMe: it has no shapes")
+def _a_JSON_that_is_no_LabelMe(place: Place) -> list[str]:
+    arguments = _drawn(place)
+    (place.root / "own/labels/train/train3.json").write_text('{"version": 4}')
+    return arguments
+
+
+@_made("of category 8, which is none of its categories; add")
+def _a_category_that_COCO_does_not_have(place: Place) -> list[str]:
+    folder, arguments = _own(place, "--config.data.folder.encoding=coco")
+    for split in ("train", "val"):
+        mark = {"image_id": 1, "category_id": 8, "segmentation": {"counts": [2240]}}
+        image = {"id": 1, "file_name": f"{split}0.png", "height": 40, "width": 56}
+        found = {
+            "images": [image],
+            "categories": [{"id": 7, "name": "road"}],
+            "annotations": [mark],
+        }
+        (folder / f"instances_{split}.json").write_text(json.dumps(found))
+    return arguments
+
+
+@_made("--fix goes with --mode=check_data")
+def _fix_in_another_mode(place: Place) -> list[str]:
+    return ["--fix=mended"]
+
+
 @_made("lists 256 classes; there can be 255")
 def _more_classes_than_255(place: Place) -> list[str]:
     return _own(place, classes="\n".join(f"class {i}" for i in range(256)))[1]

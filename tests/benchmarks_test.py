@@ -76,6 +76,15 @@ def test_eval_memory(workdir, monkeypatch, capsys):
     assert len(capsys.readouterr().out.split()) == 6
 
 
+def test_losses(monkeypatch, capsys):
+    module = script("losses")
+    monkeypatch.setattr(module, "DEVICES", (1, 2))
+    monkeypatch.setattr(sys, "argv", ["losses", "--batch=2", "--size=32"])
+    module.main()
+    rows = capsys.readouterr().out
+    assert all(name in rows for name in ("lovasz", "ohem", "enlarged scores"))
+
+
 def test_layers(monkeypatch, capsys):
     module = script("layers")
     monkeypatch.setattr(module, "_REPEATS", 1)

@@ -202,7 +202,7 @@ def valid_pixels(
     label = _at(resolution, outputs, label)
     if class_weights is None:
         return (label != IGNORE_LABEL).sum().astype(jnp.float32)
-    return pixels.of_class(label, _weights(class_weights, outputs.shape[-1])).sum()
+    return _total(label, _weights(class_weights, outputs.shape[-1]))
 
 
 def nearest(label: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -247,8 +247,14 @@ def _weighted_mean(
         total = bands.sum_with_gradient(summed, logits, label, constants)
     if weights is None:
         return total / jnp.maximum((label != IGNORE_LABEL).sum(), 1)
-    over = pixels.of_class(label, weights).sum()
+    over = _total(label, weights)
     return total / jnp.where(over > 0, over, 1)
+
+
+def _total(label: jax.Array, weights: jax.Array) -> jax.Array:
+    """Of the weights of all pixels, float32 []."""
+    number_of = pixels.counts(label, len(weights)).astype(jnp.float32)
+    return (number_of * weights).sum()
 
 
 def _of_each(

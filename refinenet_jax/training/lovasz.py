@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from refinenet_jax.labels import IGNORE_LABEL
-from refinenet_jax.training import bands
+from refinenet_jax.training import bands, pixels
 
 
 @jax.custom_vjp
@@ -48,8 +48,8 @@ def _value_and_gradient(
 
     normaliser, pull_normaliser = jax.vjp(normalisers, logits)
     numbers = jnp.arange(logits.shape[-1])
-    pixels = lax.map(lambda number: (banded == number).sum(), numbers)
-    occurring = jnp.maximum((pixels > 0).sum(), 1)
+    sizes = pixels.counts(banded, len(numbers))
+    occurring = jnp.maximum((sizes > 0).sum(), 1)
 
     def of_class(
         plane: jax.Array, number: jax.Array, count: jax.Array
@@ -81,7 +81,7 @@ def _value_and_gradient(
 
     start = jnp.zeros(()), jnp.zeros_like(normaliser)
     planes = jnp.moveaxis(logits, -1, 0)
-    (value, of_normaliser), gradients = lax.scan(add, start, (planes, numbers, pixels))
+    (value, of_normaliser), gradients = lax.scan(add, start, (planes, numbers, sizes))
     [through_normaliser] = pull_normaliser(of_normaliser)
     return value, jnp.moveaxis(gradients, 0, -1) + through_normaliser
 

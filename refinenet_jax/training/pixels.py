@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from refinenet_jax.labels import IGNORE_LABEL
 
@@ -72,6 +73,16 @@ def overlaps(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
 
 def of_class(label: jax.Array, weights: jax.Array) -> jax.Array:
     """The weight of each pixel, 0 of those that do not count: float32 [B,h,w]."""
-    # As a sum it becomes part of the loop around it; a look-up would be one of its own.
-    true = jax.nn.one_hot(label, len(weights), dtype=weights.dtype)  # of 255 none
-    return (true * weights.reshape(1, 1, 1, -1)).sum(-1)
+    # Looked up: with the classes as an axis, XLA takes the sum out of the loop over the
+    # bands, and it is as large as all scores.
+    table = jnp.pad(weights[:IGNORE_LABEL], (0, 256 - min(len(weights), IGNORE_LABEL)))
+    return table[label]
+
+
+def counts(label: jax.Array, classes: int) -> jax.Array:
+    """Pixels of each class: int32 [classes].
+
+    A class at a time: all at once would take the memory of the scores.
+    """
+    valid = label != IGNORE_LABEL
+    return lax.map(lambda n: ((label == n) & valid).sum(), jnp.arange(classes))

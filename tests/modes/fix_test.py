@@ -108,6 +108,32 @@ def test_labels_of_another_size(tmp_path, capsys):
     assert np.mean(label == scene(SIZES["train"])[1]) > 0.95
 
 
+def test_shapes_become_ids(tmp_path, capsys):
+    folder = write_folder(tmp_path / "own", classes="background\nhouse")
+    for path in folder.glob("labels/*/*.png"):
+        rows, columns = np.nonzero(np.asarray(Image.open(path)) == 2)
+        corners = [[columns.min(), rows.min()], [columns.max(), rows.max()]]
+        shape = {
+            "label": "house",
+            "shape_type": "rectangle",
+            "points": np.array(corners, float).tolist(),
+        }
+        found = {"shapes": [shape], "imageHeight": 40, "imageWidth": 56}
+        path.with_suffix(".json").write_text(json.dumps(found))
+        path.unlink()
+    fix(folder, tmp_path, "--config.data.folder.encoding=labelme")
+    assert_holds(tmp_path / "mended", lambda label: _houses(label).astype(np.uint8))
+    assert "10 labels of labelme written as class ids" in capsys.readouterr().out
+
+
+def _houses(label):
+    """The smallest rectangle around all of class 2."""
+    rows, columns = np.nonzero(label == 2)
+    found = np.zeros(label.shape, bool)
+    found[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    return found
+
+
 def test_what_cannot_be_mended_is_left_out(tmp_path, capsys):
     folder = write_folder(tmp_path / "own", change=lambda label: label + 1)
     path = folder / "labels/train/train1.png"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refinenet_jax import files
 from refinenet_jax.data import images
 from refinenet_jax.data.builders.drawn import (
     Names,
@@ -149,19 +150,23 @@ class Annotations:
 
 
 @functools.lru_cache(maxsize=8)
-def annotations(path: pathlib.Path, modified: int) -> Annotations:
-    """The content of a file, read once; modified: its time, after which it is new."""
-    del modified
+def _read_once(path: pathlib.Path, state: files.State) -> Annotations:
+    del state  # with another one it is read anew
     return Annotations(path)
 
 
 def open_annotations(path: pathlib.Path) -> Annotations:
-    """See `annotations`."""
-    images.refuse_special(path)
+    """The content of a file, which is read once while it does not change.
+
+    Raises:
+      DataError: it is missing, or something else.
+    """
     try:
-        return annotations(path, path.stat().st_mtime_ns)
+        return _read_once(path, files.states([path])[path])
     except OSError as error:
-        raise DataError("missing", f"{path} cannot be read") from error
+        raise DataError(
+            "missing", f"{path} cannot be read: {files.reason(error)}"
+        ) from error
 
 
 def find_splits(folder: pathlib.Path, labels: FolderLabels) -> Splits:

@@ -137,7 +137,7 @@ def _one_too_many(values: Values, told: str) -> tuple[str, str]:
         ),
     }
     possible = [value for value, (*_, trial) in readings.items() if trial.fits]
-    add = f"add the missing name to {values.file} if both are classes"
+    add = f"or add the missing name to {values.file} if both are classes"
     if not possible:
         return "one_too_many", f"{told}; {add}"
     clear = abs(values.thin(0) - values.thin(last)) > _THINNER
@@ -147,7 +147,7 @@ def _one_too_many(values: Values, told: str) -> tuple[str, str]:
 
     first, *others = sorted(possible, key=order)
     code, remedy, _ = readings[first]
-    rest = "".join(f"; {readings[o][1]} if {o} is void" for o in others)
+    rest = "".join(f"; or {readings[o][1]} if {o} is void" for o in others)
     shares = (
         f"0 has {values.share(0):.1%} of the pixels, {last} {values.share(last):.1%}"
     )
