@@ -18,18 +18,21 @@ from refinenet_jax import files
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _TOP_PAD = 2**28
 
+_DEVICES = "/dev"
+
 
 def tune() -> None:
-    """Sets what suits the devices that JAX has found; the environment may differ.
+    """Sets what suits this machine; to be called before JAX has looked for devices.
+
+    By then XLA has started its threads, and each of these takes memory in a way of its
+    own that no setting changes any more.
 
     JAX_COMPILATION_CACHE_DIR names another folder for compiled programs, and
     JAX_ENABLE_COMPILATION_CACHE=false keeps none; REFINENET_MALLOC=default leaves
     memory as it is.
     """
     keep_compiled_programs()
-    if jax.default_backend() == "cpu" and os.environ.get("REFINENET_MALLOC") != (
-        "default"
-    ):
+    if _computes_on_cpu() and os.environ.get("REFINENET_MALLOC") != "default":
         keep_memory()
 
 
@@ -65,6 +68,17 @@ def keep_memory() -> bool:
         _M_ARENA_MAX: 1,
     }
     return all(mallopt(name, value) for name, value in settings.items())
+
+
+def _computes_on_cpu() -> bool:
+    """Told by the devices of the kernel: those of JAX cannot be asked for yet."""
+    named = jax.config.values["jax_platforms"]
+    if named:
+        return bool(named.split(",")[0] == "cpu")
+    return not any(
+        any(files.path(_DEVICES).glob(pattern))
+        for pattern in ("nvidia[0-9]*", "accel*", "vfio/[0-9]*", "kfd")
+    )
 
 
 def _cpu() -> str:

@@ -154,6 +154,14 @@ def test_train_step():
     assert "| PyTorch, eager |" in tables
 
 
+def test_evaluate():
+    tables = printed(
+        "evaluate", "--height=40", "--width=64", "--images=5", "--rounds=1"
+    )
+    assert "| read to score |" in tables
+    assert "| the network alone |" in tables
+
+
 def test_input_pipeline():
     table = printed(
         "input_pipeline", "--crop_size=64", "--batches=1", "--rounds=1", "--peer"

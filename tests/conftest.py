@@ -1,6 +1,8 @@
 """What holds for every test: four devices, no silent broadcasting, no home folder."""
 
+import gc
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -27,6 +29,17 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     )
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled_dir.name
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# A process that compiles hundreds of programs is to give their memory back.
+os.environ.setdefault("REFINENET_MALLOC", "default")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_module() -> Iterator[None]:
+    """Compiled programs are dropped after each file: all together take gigabytes."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

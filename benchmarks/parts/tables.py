@@ -11,6 +11,7 @@ import jax
 
 from refinenet_jax.provenance import provenance
 
+_PAUSE = 0.2  # seconds
 _OTHERS = ("jax", "torch", "onnxruntime", "openvino")
 
 
@@ -19,7 +20,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of each call; every round calls each of them once, after two warm-ups.
 
-    What the machine does besides then meets all alike.
+    What the machine does besides then meets all alike. Threads of one library wait
+    actively for a while after a call; the pause is for these.
     """
     for call in candidates.values():
         call()
@@ -27,6 +29,7 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)

@@ -100,7 +100,13 @@ def _evaluate(
         operands = [value(atom) for atom in equation.invars]
         parameters = equation.params
         called = parameters.get("jaxpr", parameters.get("call_jaxpr"))
-        if called is not None:
+        if equation.primitive.name == "platform_index":
+            # ONNX is no platform that JAX knows.
+            results: list[Any] = [parameters["platforms"].index(None)]
+        elif equation.primitive is lax.cond_p and isinstance(operands[0], int):
+            taken = parameters["branches"][operands[0]]
+            results = _evaluate(taken.jaxpr, taken.consts, operands[1:])
+        elif called is not None:
             results = _evaluate(called.jaxpr, called.consts, operands)
         elif equation.primitive is lax.pad_p:
             x, fill = operands

@@ -28,7 +28,110 @@ def convolution(
         stride: of both axes.
         zeros: to put (above, below) and (left, right) of the pictures.
     """
-    return _laid_out(x, kernel, stride=stride, zeros=zeros)
+    plain = partial(_laid_out, stride=stride, zeros=zeros)
+    for suits, form in ((_has_few_outputs, _by_outputs), (_is_coarse, _by_patches)):
+        if suits(x, kernel, stride):
+            on_cpu = partial(form, stride=stride, zeros=zeros)
+            return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+    return plain(x, kernel)
+
+
+@jax.custom_vjp
+def product(pixels: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[N,in] @ [in,out]: a convolution with a kernel of one pixel.
+
+    The gradient of the kernel has a long sum for each of few values, for which XLA's
+    library on CPUs takes up to three times as long unless an operand is transposed.
+    """
+    return jnp.dot(pixels, kernel)
+
+
+def _product_and_kept(
+    pixels: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return jnp.dot(pixels, kernel), (pixels, kernel)
+
+
+def _product_gradient(
+    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    pixels, kernel = kept
+
+    def plain(pixels: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jnp.einsum("ni,no->io", pixels, gradient)
+
+    def transposing(pixels: jax.Array, gradient: jax.Array) -> jax.Array:
+        if pixels.shape[1] <= gradient.shape[1]:
+            return jnp.dot(lax.optimization_barrier(pixels.T), gradient)
+        return jnp.dot(lax.optimization_barrier(gradient.T), pixels).T
+
+    of_kernel = lax.platform_dependent(pixels, gradient, cpu=transposing, default=plain)
+    return jnp.dot(gradient, kernel.T), of_kernel
+
+
+product.defvjp(_product_and_kept, _product_gradient)
+
+
+def _has_few_outputs(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+    """Such as a classifier's: XLA's convolution for CPUs fills its registers with them."""
+    edge, _, in_channels, out_channels = kernel.shape
+    return edge > 1 and stride == 1 and out_channels <= min(64, in_channels // 4)
+
+
+def _by_outputs(
+    x: jax.Array, kernel: jax.Array, stride: int, zeros: tuple[Pair, Pair]
+) -> jax.Array:
+    """One product for all places in the kernel, and the sum of its shifted parts."""
+    edge, _, in_channels, out_channels = kernel.shape
+    of_pixel = kernel.transpose(2, 0, 1, 3).reshape(in_channels, -1)
+    products = jnp.dot(x.reshape(-1, in_channels), of_pixel)
+    products = products.reshape(*x.shape[:3], edge, edge, out_channels)
+    total = jnp.zeros((), x.dtype)
+    for row in range(edge):
+        for column in range(edge):
+            # What lies `row` below a pixel's window is moved up to it.
+            moved = [
+                (before - place, after - (edge - 1 - place), 0)
+                for place, (before, after) in zip((row, column), zeros, strict=True)
+            ]
+            part = products[:, :, :, row, column]
+            none = (0, 0, 0)
+            zero = jnp.zeros((), x.dtype)
+            total = total + lax.pad(part, zero, [none, *moved, none])
+    return total
+
+
+def _is_coarse(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+    """Fewer pixels than channels: most of the time goes into the kernel's layout."""
+    batch, height, width, channels = x.shape
+    if len(kernel) == 1 or not isinstance(batch, int):  # free in an export
+        return False
+    return batch * (height // stride) * (width // stride) <= channels
+
+
+def _by_patches(
+    x: jax.Array, kernel: jax.Array, stride: int, zeros: tuple[Pair, Pair]
+) -> jax.Array:
+    """What the kernel sees from each place, side by side, in one product with it."""
+    edge, _, in_channels, out_channels = kernel.shape
+    x = jnp.pad(x, [(0, 0), *zeros, (0, 0)])
+    rows, columns = ((length - edge) // stride + 1 for length in x.shape[1:3])
+
+    def seen(row: int, column: int) -> jax.Array:
+        below, beside = (
+            place + (count - 1) * stride + 1
+            for place, count in ((row, rows), (column, columns))
+        )
+        return x[:, row:below:stride, column:beside:stride]
+
+    places = [(row, column) for row in range(edge) for column in range(edge)]
+    patches = jnp.concatenate([seen(*place) for place in places], 3)
+    patches = lax.optimization_barrier(patches)
+    products = jnp.dot(
+        patches.reshape(-1, edge * edge * in_channels),
+        kernel.reshape(-1, out_channels),
+    )
+    return products.reshape(-1, rows, columns, out_channels)
 
 
 def grouped(

@@ -1,10 +1,13 @@
 """Arithmetic on plain arrays that keeps less, or rounds less, than it would by itself."""
 
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+_Arrays = tuple[jax.Array, ...]
 
 
 def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
@@ -22,19 +25,27 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_along(x: jax.Array, window: int, stride: int, axis: int) -> jax.Array:
-    return functools.reduce(jnp.maximum, _shifted(x, window, stride, axis))
+    def largest(first: int, seen: Sequence[_Arrays]) -> _Arrays:
+        return (functools.reduce(jnp.maximum, (values for (values,) in seen)),)
+
+    [maxima] = _along(largest, (x,), (-jnp.inf,), window, stride, axis)
+    return maxima
 
 
 def _max_and_place(
     x: jax.Array, window: int, stride: int, axis: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    first, *others = _shifted(x, window, stride, axis)
-    largest, place = first, jnp.zeros(first.shape, jnp.uint8)
-    for index, other in enumerate(others, 1):
-        place = jnp.where(other > largest, jnp.uint8(index), place)
-        largest = jnp.maximum(largest, other)
+    def largest_and_place(first: int, seen: Sequence[_Arrays]) -> _Arrays:
+        [largest], *others = seen
+        place = jnp.full(largest.shape, first, jnp.uint8)
+        for index, [other] in enumerate(others, first + 1):
+            place = jnp.where(other > largest, jnp.uint8(index), place)
+            largest = jnp.maximum(largest, other)
+        return largest, place
+
+    maxima, place = _along(largest_and_place, (x,), (-jnp.inf,), window, stride, axis)
     # Only the shape of the second is used: a row of no bytes says it.
-    return largest, (place, jnp.zeros((x.shape[axis], 0), x.dtype))
+    return maxima, (place, jnp.zeros((x.shape[axis], 0), x.dtype))
 
 
 def _max_gradient(
@@ -46,38 +57,87 @@ def _max_gradient(
 ) -> tuple[jax.Array]:
     """Each pixel takes the gradients of the windows in which it was the largest."""
     place, shape = kept
-    length = shape.shape[0]
-    covered = (place.shape[axis] - 1) * stride + 1
-    borders = [(0, 0, 0)] * place.ndim
-    before = window - 1 - window // 2
-    borders[axis] = (before, length + window - 1 - before - covered, stride - 1)
-    place = lax.pad(place, jnp.uint8(window), borders)  # a place that no pixel has
-    gradient = lax.pad(gradient, jnp.zeros((), gradient.dtype), borders)
-    total = jnp.zeros((), jnp.float32)
-    for index in range(window):
-        start = window - 1 - index
-        at = functools.partial(
-            lax.slice_in_dim, start_index=start, limit_index=start + length, axis=axis
+    arrays, fills = (place, gradient), (window, 0)  # a place that no pixel has
+    if stride > 1:
+        gaps = [(0, 0, 0)] * place.ndim
+        covered = (place.shape[axis] - 1) * stride + 1
+        gaps[axis] = (0, shape.shape[0] - covered, stride - 1)
+        place, gradient = (
+            lax.pad(array, jnp.asarray(fill, array.dtype), gaps)
+            for array, fill in zip(arrays, fills, strict=True)
         )
-        total = total + jnp.where(at(place) == index, at(gradient), 0).astype(
-            jnp.float32
-        )
-    return (total.astype(gradient.dtype),)
+
+    def gathered(first: int, seen: Sequence[_Arrays]) -> _Arrays:
+        total = jnp.zeros((), jnp.float32)
+        for index, (place, gradient) in reversed(list(enumerate(seen, first))):
+            here = place == window - 1 - index
+            total = total + jnp.where(here, gradient, 0).astype(jnp.float32)
+        return (total.astype(gradient.dtype),)
+
+    [total] = _along(gathered, (place, gradient), fills, window, 1, axis)
+    return (total,)
 
 
 _max_along.defvjp(_max_and_place, _max_gradient)
 
 
-def _shifted(x: jax.Array, window: int, stride: int, axis: int) -> list[jax.Array]:
-    """For each place in the window, what is there around each `stride`-th pixel."""
-    length = x.shape[axis]
-    borders = [(0, 0)] * x.ndim
-    borders[axis] = (window // 2, window // 2)
-    padded = jnp.pad(x, borders, constant_values=-jnp.inf)
-    return [
-        lax.slice_in_dim(padded, start, start + length, stride, axis)
-        for start in range(window)
-    ]
+def _along(
+    compute: Callable[[int, Sequence[_Arrays]], _Arrays],
+    arrays: _Arrays,
+    fills: tuple[float, ...],
+    window: int,
+    stride: int,
+    axis: int,
+) -> _Arrays:
+    """What `compute` makes of a window around each `stride`-th pixel, along an axis.
+
+    On CPUs it is called for runs of pixels that see the same part of their windows,
+    which takes less than half the time: with a border around the arrays each value
+    would be asked whether it is one.
+
+    Args:
+        compute: is given the first place in the window that its pixels see, and for
+            that and the following the arrays as they are there.
+        arrays: [B,H,W,C] each.
+        fills: what each array has beyond its border.
+        window: odd.
+        stride: of the result.
+        axis: 1 or 2.
+    """
+    length, reach = arrays[0].shape[axis], window // 2
+    count = -(-length // stride)
+
+    def seen(arrays: _Arrays, start: int, count: int) -> _Arrays:
+        end = start + (count - 1) * stride + 1
+        return tuple(lax.slice_in_dim(x, start, end, stride, axis) for x in arrays)
+
+    def of_bordered(*arrays: jax.Array) -> _Arrays:
+        border = [(0, 0)] * arrays[0].ndim
+        border[axis] = (reach, reach)
+        bordered = tuple(
+            jnp.pad(x, border, constant_values=fill)
+            for x, fill in zip(arrays, fills, strict=True)
+        )
+        return compute(0, [seen(bordered, place, count) for place in range(window)])
+
+    def of_runs(*arrays: jax.Array) -> _Arrays:
+        whole = range(
+            min(-(-reach // stride), count), (length - 1 - reach) // stride + 1
+        )
+        runs = [(i, 1) for i in range(count) if i not in whole]
+        if whole:
+            runs.insert(whole.start, (whole.start, len(whole)))
+        found = []
+        for pixel, pixels in runs:
+            start = pixel * stride - reach
+            places = [p for p in range(window) if 0 <= start + p < length]
+            found.append(
+                compute(places[0], [seen(arrays, start + p, pixels) for p in places])
+            )
+        joined = (lax.concatenate(parts, axis) for parts in zip(*found, strict=True))
+        return lax.optimization_barrier(tuple(joined))
+
+    return lax.platform_dependent(*arrays, cpu=of_runs, default=of_bordered)
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -93,6 +153,10 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     height, width = ((length - size) // stride * stride + 1 for length in x.shape[1:3])
     # Before they are shifted, so that gradients are added in float32, too.
     wide, weights = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    # On CPUs a border that is not written first is asked for at each value.
+    wide = lax.platform_dependent(
+        wide, cpu=lax.optimization_barrier, default=lambda x: x
+    )
     total = jnp.zeros((), jnp.float32)
     for row in range(size):
         for column in range(size):
@@ -101,3 +165,49 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
             ]
             total = total + shifted * weights[row, column, 0][None, None, None]
     return total.astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Batch normalisation with the statistics of the batch.
+
+    The variance is the mean square of what lies around the mean: E[x²] − E[x]² would
+    lose its digits where the mean is large. For the gradient x alone is kept, in its
+    own dtype; the arithmetic is float32.
+
+    x: float [B,H,W,C]; scale, bias: float32 [C] → of x's shape and dtype; the mean and
+    the variance, divided by n, float32 [C] each, through which no gradient goes.
+    """
+    results, _ = _normalized_and_kept(x, scale, bias, epsilon)
+    return results
+
+
+def _normalized_and_kept(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Arrays]:
+    wide = x.astype(jnp.float32)
+    mean = wide.mean((0, 1, 2), keepdims=True)
+    variance = jnp.square(wide - mean).mean((0, 1, 2), keepdims=True)
+    rate = lax.rsqrt(variance + epsilon)
+    factor = rate * scale[None, None, None]
+    # Not of `wide - mean`, which XLA would write for both.
+    normalized = wide * factor + (bias[None, None, None] - mean * factor)
+    results = normalized.astype(x.dtype), mean.ravel(), variance.ravel()
+    return results, (x, mean, rate, factor)
+
+
+def _norm_gradient(epsilon: float, kept: _Arrays, gradients: _Arrays) -> _Arrays:
+    x, mean, rate, factor = kept
+    wide, gradient = x.astype(jnp.float32), gradients[0].astype(jnp.float32)
+    of_bias = gradient.sum((0, 1, 2), keepdims=True)
+    of_scale = (gradient * (wide - mean)).sum((0, 1, 2), keepdims=True) * rate
+    count = x.size // x.shape[-1]
+    along = rate * of_scale / count
+    offset = of_bias / count - mean * along
+    of_x = factor * gradient - (factor * along) * wide - factor * offset
+    return of_x.astype(x.dtype), of_scale.ravel(), of_bias.ravel()
+
+
+batch_norm.defvjp(_normalized_and_kept, _norm_gradient)

@@ -24,6 +24,7 @@ from refinenet_jax.models.convolution import (
     convolution,
     convolution_with_care,
     grouped,
+    product,
 )
 
 Initializer = jax.nn.initializers.Initializer
@@ -156,11 +157,11 @@ class Conv(nnx.Module):
                 # XLA's compiler for GPUs aborts where it follows a product through this
                 # slice into what made x (jax 0.10.2).
                 pixels = jax.lax.optimization_barrier(pixels)
-            flat = pixels
-            if self.kernel_sharding is None:  # else rows would be brought together
-                flat = pixels.reshape(-1, pixels.shape[-1])
-            products = jnp.dot(flat, kernel[0, 0])
-            values = products.reshape(*pixels.shape[:-1], -1)
+            if self.kernel_sharding is None:
+                products = product(pixels.reshape(-1, pixels.shape[-1]), kernel[0, 0])
+                values = products.reshape(*pixels.shape[:-1], -1)
+            else:  # flattened, rows would be brought together
+                values = jnp.dot(pixels, kernel[0, 0])
         elif (
             self.tiles is not None
             and self.kernel_sharding is None
@@ -252,7 +253,16 @@ class BatchNorm(nnx.BatchNorm):
         )
 
     def __call__(self, x: FeatureMap) -> FeatureMap:  # type: ignore[override]
-        return x.with_values(super().__call__(x.values).astype(x.values.dtype))
+        if self.use_running_average:
+            return x.with_values(super().__call__(x.values).astype(x.values.dtype))
+        assert self.scale is not None
+        assert self.bias is not None
+        values, *found = kernels.batch_norm(
+            x.values, self.scale[...], self.bias[...], self.epsilon
+        )
+        for kept, of_batch in zip((self.mean, self.var), found, strict=True):
+            kept[...] = self.momentum * kept[...] + (1 - self.momentum) * of_batch
+        return x.with_values(values)
 
 
 class ConvNorm(nnx.Module):

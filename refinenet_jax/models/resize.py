@@ -74,13 +74,30 @@ def weighted(values: jax.Array, weights: jax.Array, axis: int) -> jax.Array:
     # as fast, and XLA for an H100 has no program for the other form (jax 0.10.2).
     batched = jnp.broadcast_to(weights, (values.shape[0], *weights.shape[-2:]))
     batched = batched.astype(values.dtype)
-    highest = lax.Precision.HIGHEST
     if axis == 1:
-        return jnp.einsum("boi,biwc->bowc", batched, values, precision=highest)
-    # Nor for rows of a number of channels that is no power of two, next to each other.
+        return _einsum("boi,biwc->bowc", batched, values)
+    new, old = weights.shape[-2:]
+    if new * old > (new + old) * values.shape[-1]:
+        return _by_planes(batched, values)
+    return lax.platform_dependent(batched, values, cpu=_by_rows, default=_by_planes)
+
+
+def _by_planes(weights: jax.Array, values: jax.Array) -> jax.Array:
+    # XLA for an H100 has no program for rows of a number of channels that is no power
+    # of two, next to each other.
     planes = values.transpose(0, 3, 1, 2)
-    summed = jnp.einsum("boi,bchi->bcho", batched, planes, precision=highest)
-    return summed.transpose(0, 2, 3, 1)
+    return _einsum("boi,bchi->bcho", weights, planes).transpose(0, 2, 3, 1)
+
+
+def _by_rows(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Transposes nothing, but has the weights once for each row."""
+    batch, new, old = weights.shape
+    repeated = jnp.broadcast_to(weights[:, None], (batch, values.shape[1], new, old))
+    return _einsum("bhoi,bhic->bhoc", repeated, values)
+
+
+def _einsum(subscripts: str, weights: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, weights, values, precision=lax.Precision.HIGHEST)
 
 
 def resize_weights(
@@ -105,7 +122,7 @@ def resize_weights(
     inputs = jnp.arange(in_length, dtype=jnp.float32).reshape((1,) * (rank - 1) + (-1,))
     if method == "align_corners":
         position = outputs * ((in_size - 1) / jnp.maximum(out_size - 1, 1))
-        kernel, reach = _triangle, jnp.ones_like(in_size)
+        kernel, reach = _triangle, jnp.ones(())
     elif method == "bilinear":
         position = (outputs + 0.5) * (in_size / out_size) - 0.5
         kernel, reach = _triangle, jnp.ones_like(in_size)
@@ -114,6 +131,8 @@ def resize_weights(
         kernel, reach = _keys_cubic, jnp.maximum(in_size / out_size, 1)
     position = jnp.clip(position, 0, in_size - 1)
     weights = kernel((position - inputs) / reach) * (inputs < in_size)
+    if kernel is _triangle:  # two weights that make 1
+        return weights
     return weights / weights.sum(axis=-1, keepdims=True)
 
 

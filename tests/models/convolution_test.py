@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from jax import lax
 
+from refinenet_jax.models import convolution as module
 from refinenet_jax.models.convolution import (
     convolution,
     convolution_with_care,
     grouped,
+    product,
 )
 from refinenet_jax.sharding import Layout
 
@@ -106,3 +108,59 @@ def test_divided_rows_are_convolved_as_whole_ones(rows, stride):
         divided(jax.device_put(x, layout.batch)), jax.jit(outcome)(x), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "form"),
+    [
+        ((2, 9, 12, 64), (3, 3, 64, 5), 1, "_by_outputs"),
+        ((2, 9, 12, 64), (5, 5, 64, 16), 1, "_by_outputs"),
+        ((1, 3, 5, 32), (3, 3, 32, 20), 1, "_by_patches"),
+        ((1, 6, 7, 32), (3, 3, 32, 20), 2, "_by_patches"),
+    ],
+)
+@pytest.mark.parametrize("fewer", [0, 1])
+def test_on_a_cpu_some_convolutions_are_products(
+    shape, kernel, stride, form, fewer, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=kernel), jnp.float32)
+    edge = len(kernel)
+    zeros = ((edge // 2 - fewer, edge // 2),) * 2
+    calls = []
+    taken = getattr(module, form)
+    monkeypatch.setattr(
+        module, form, lambda *a, **k: [calls.append(form), taken(*a, **k)][1]
+    )
+
+    def outcome(function):
+        y, back = jax.vjp(
+            lambda *operands: function(*operands, stride, zeros), x, kernel
+        )
+        weights = np.random.default_rng(1).normal(size=y.shape)
+        return y, *back(jnp.asarray(weights, jnp.float32))
+
+    found = outcome(convolution)
+    assert calls
+    monkeypatch.setattr(
+        module.lax, "platform_dependent", lambda *x, default, **_: default(*x)
+    )
+    expected = outcome(convolution)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=3e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("channels", [(5, 9), (9, 5)])
+def test_the_gradients_of_a_product_are_those_of_jax(channels):
+    rng = np.random.default_rng(0)
+    pixels = jnp.asarray(rng.normal(size=(300, channels[0])), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=channels), jnp.float32)
+
+    def outcome(function):
+        y, back = jax.vjp(function, pixels, kernel)
+        weights = np.random.default_rng(1).normal(size=y.shape)
+        return back(jnp.asarray(weights, jnp.float32))
+
+    for ours, theirs in zip(outcome(product), outcome(jnp.dot), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)

@@ -22,6 +22,34 @@ def test_for_its_gradient_a_max_pool_keeps_a_byte_for_each_value_and_pass(dtype)
     assert sum(array.nbytes for array in kept) == 2 * x.size
 
 
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Programs as they are for accelerators."""
+
+    def default(*arrays, default, **by_platform):
+        assert by_platform
+        return default(*arrays)
+
+    monkeypatch.setattr(kernels.lax, "platform_dependent", default)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (5, 3)])
+@pytest.mark.parametrize("shape", [(7, 10), (2, 3), (1, 4)])
+def test_a_max_pool_is_the_same_on_every_platform(window, stride, shape, request):
+    # Small integers, so that there are ties.
+    x = np.random.default_rng(0).integers(-3, 3, (2, *shape, 3)).astype(np.float32)
+    weights = random(2, *(-(-length // stride) for length in shape), 3)
+
+    def pooled_and_gradient(x):
+        pooled, back = jax.vjp(lambda x: kernels.max_pool(x, window, stride), x)
+        return pooled, *back(jnp.asarray(weights))
+
+    here = pooled_and_gradient(x)
+    request.getfixturevalue("elsewhere")
+    for ours, theirs in zip(here, pooled_and_gradient(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_max_pool_adds_the_gradients_of_a_pixel_in_float32():
     # 1 and four times 2⁻⁸, of which bfloat16 would lose each.
     x = jnp.asarray([0, 0, 9, 0, 0], jnp.bfloat16).reshape(1, 1, 5, 1)
@@ -109,3 +137,44 @@ def test_in_bfloat16_the_gradients_of_a_depthwise_convolution_are_rounded_once()
         assert ours.dtype == jnp.bfloat16
         error = np.abs(np.asarray(ours, np.float32) - exact)
         assert (error <= 2**-8 * np.abs(exact) + 1e-5).all()
+
+
+@pytest.mark.parametrize("mean", [0, 100, 1000])
+def test_a_batch_norm_keeps_its_digits_where_the_mean_is_large(mean):
+    x = (mean + random(4, 8, 8, 5)).astype(np.float32)
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5)
+    found, _, variance = kernels.batch_norm(x, jnp.ones(5), jnp.zeros(5), 1e-5)
+    # The mean is rounded to a multiple of 2⁻²⁴ of it, 6e-5 for 1,000.
+    np.testing.assert_allclose(found, expected, atol=max(2e-6, 1e-6 * mean))
+    np.testing.assert_allclose(variance, wide.var((0, 1, 2)), rtol=2e-6)
+
+
+def test_the_gradients_of_a_batch_norm_are_those_of_its_definition():
+    x, weights = random(3, 5, 4, 6), random(3, 5, 4, 6, seed=1)
+    scale, bias = 1 + random(6, seed=2), random(6, seed=3)
+
+    def defined(x, scale, bias):
+        mean, variance = (f((0, 1, 2), keepdims=True) for f in (x.mean, x.var))
+        return (x - mean) / jnp.sqrt(variance + 1e-5) * scale[None, None, None] + bias[
+            None, None, None
+        ]
+
+    def gradients(norm):
+        return jax.grad(
+            lambda *operands: (norm(*operands) * weights).sum(), argnums=(0, 1, 2)
+        )(x, scale, bias)
+
+    found = gradients(lambda *operands: kernels.batch_norm(*operands, 1e-5)[0])
+    for ours, theirs in zip(found, gradients(defined), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5e-6)
+
+
+def test_for_its_gradient_a_batch_norm_keeps_its_input_in_its_own_dtype():
+    x = jnp.zeros((2, 8, 8, 4), jnp.bfloat16)
+    _, back = jax.vjp(
+        lambda x: kernels.batch_norm(x, jnp.ones(4), jnp.zeros(4), 1e-5)[0], x
+    )
+    sizes = sorted(array.nbytes for array in jax.tree.leaves(back))
+    assert sizes[-1] == x.nbytes
+    assert sum(sizes[:-1]) <= 100
