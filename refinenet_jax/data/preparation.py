@@ -164,6 +164,8 @@ def _prepare(found: SegmentationBuilder, report: Reporter) -> None:
     if not _is_there(folder):
         report.say(f"preparing {request.name} in {folder}")
         _write(found, report)
+        if isinstance(found, FilesBuilder) and found.remark:
+            report.say(found.remark)
         return
     report.say(f"files in {request.manual_dir} changed: preparing {request.name} again")
     _replace(found, report)

@@ -11,6 +11,7 @@ from refinenet_jax.assembly import data as job
 from refinenet_jax.config import default
 from refinenet_jax.data.doctor import mending, report
 from refinenet_jax.data.doctor.diagnosis import diagnose, unlisted
+from refinenet_jax.data.doctor.findings import Finding
 from refinenet_jax.data.doctor.survey import Survey
 from refinenet_jax.data.images import DataError
 from refinenet_jax.data.source import Source
@@ -61,6 +62,9 @@ def _check_all(
         most = max(len(split.files) for split in data.splits)
         surveys = job.survey(config, data, num_images=most, num_pictures=_NUM_PICTURES)
         findings = diagnose(surveys, request)
+        if data.remark:
+            where = ", ".join(split.name for split in data.splits)
+            findings.append(Finding("note", "drawn_splits", where, data.remark, ()))
         try:
             fingerprint = data.fingerprint()
         except DataError as error:

@@ -177,6 +177,22 @@ def test_one_split_for_both_is_looked_at_once(tmp_path):
     assert not refused and list(report["splits"]) == ["val"]
 
 
+def test_splits_that_were_drawn_are_told(tmp_path):
+    folder = write_folder(tmp_path / "own")
+    for kind in ("images", "labels"):
+        for path in (folder / kind).glob("*/*"):
+            path.rename(folder / kind / path.name)
+        for path in (folder / kind).iterdir():
+            if path.is_dir():
+                path.rmdir()
+    _, report = check(of_folder(folder), tmp_path / "run")
+    assert codes(report, "note") == ["drawn_splits"]
+    assert {name: split["images"] for name, split in report["splits"].items()} == {
+        "train": 8,
+        "val": 2,
+    }
+
+
 def test_training_looks_at_as_many_as_the_config_says(tmp_path, capsys):
     folder = write_folder(tmp_path / "own")
     path = folder / "labels/train/train5.png"

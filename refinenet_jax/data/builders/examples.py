@@ -78,6 +78,11 @@ class FilesBuilder(SegmentationBuilder):
           UserError: `files` does not hold the data set.
         """
 
+    @property
+    def remark(self) -> str:
+        """What a person should know of the splits; "" for nothing."""
+        return ""
+
     def read_image(self, pair: Pair) -> bytes:
         """Reads an encoded image."""
         return images.read_bytes(pair.image)

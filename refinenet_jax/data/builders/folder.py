@@ -89,6 +89,11 @@ class Folder(FilesBuilder):
             return label_studio.find_splits(folder, labels)
         return folder_layouts.find_splits(folder, labels)
 
+    @property
+    def remark(self) -> str:
+        """Whether the splits were drawn by seed."""
+        return folder_layouts.drawn_by_seed(manual_folder(self.request.manual_dir))
+
     def read_label(self, pair: Pair) -> RawLabel:
         """Reads ids, or what else says the class as the numbers of the classes."""
         encoding = self.request.folder.encoding

@@ -138,6 +138,21 @@ def divide(
     return {split: [members[name] for name in each] for split, each in names.items()}
 
 
+def drawn_by_seed(folder: pathlib.Path) -> str:
+    """What there is to say where `divide` made the lists, else ""."""
+    path = folder / "train.txt"
+    if not path.is_file():
+        return ""
+    head, *_ = [*images.read_lines(path), ""]
+    if not head.startswith(DRAWN):
+        return ""
+    seed = head.removeprefix(DRAWN).split(",")[0].strip()
+    return (
+        f"nothing says which images are to train and which to evaluate on: they were "
+        f"drawn by seed {seed} and written into {path} and val.txt"
+    )
+
+
 def _folders(
     folder: pathlib.Path, labels: FolderLabels
 ) -> tuple[pathlib.Path, pathlib.Path]:

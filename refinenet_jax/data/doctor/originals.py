@@ -33,11 +33,13 @@ class Originals:
       table: what their label values mean.
       fingerprint: gives what differs when the files do; raises DataError where one is
         missing.
+      remark: what a person should know of the splits; "" for nothing.
     """
 
     splits: Sequence[Split]
     table: ClassTable
     fingerprint: Callable[[], str]
+    remark: str = ""
 
 
 def open_files(request: Request, names: Sequence[str]) -> Originals:
@@ -63,7 +65,9 @@ def open_files(request: Request, names: Sequence[str]) -> Originals:
             pairs += located[part]
         published = found.class_table.split_sizes.get(name)
         splits.append(_split_of_files(name, found, pairs, published))
-    return Originals(splits, found.class_table, lambda: fingerprint(located))
+    return Originals(
+        splits, found.class_table, lambda: fingerprint(located), found.remark
+    )
 
 
 def open_prepared(request: Request, sources: Mapping[str, Source]) -> Originals:

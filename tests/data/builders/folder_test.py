@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from refinenet_jax.data import datasets, images
+from refinenet_jax.data import datasets, images, preparation
 from refinenet_jax.errors import UserError
 from tests.data import ask
 from tests.data.conftest import WIDTH, label_values, write_image, write_label
@@ -241,7 +241,13 @@ MANY = [f"street{number}" for number in range(10)]
 def test_splits_by_seed_are_written_down_and_stay(tmp_path):
     root = write_folder(tmp_path / "own", names={"train": MANY})
     (root / "train.txt").unlink()
-    val = open_split(root, tmp_path, "val", val_share=0.3)
+    listener = ask.Listener()
+    request = ask.request(
+        "folder", data_dir=tmp_path / "tfds", manual_dir=root, val_share=0.3
+    )
+    prepared = preparation.prepare(request, listener)
+    assert "they were drawn by seed 0 and written into" in listener.lines[-1]
+    val = datasets.open_split(prepared, "val")
     chosen = sorted(val[i]["name"] for i in range(len(val)))
     lists = {split: (root / f"{split}.txt").read_text() for split in ("train", "val")}
     assert lists["val"].splitlines()[1:] == chosen and len(chosen) == 3
