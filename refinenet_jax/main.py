@@ -76,6 +76,7 @@ _MODES = {
         "Tells whether it compiles and fits, here or on chips elsewhere.",
         takes=("topology",),
     ),
+    "demo": _Mode("demo", "Serves a page that segments what is dropped on it."),
     "check_data": _Mode(
         "check_data", "Looks the data over and reports its faults.", takes=("fix",)
     ),

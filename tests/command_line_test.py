@@ -15,7 +15,17 @@ from refinenet_jax.settings import SETTINGS
 from refinenet_jax.settings.network import VARIANTS
 
 REPOSITORY = Path(__file__).parent.parent
-MODES = ["train", "eval", "predict", "convert", "export", "plan", "check_data", "show"]
+MODES = [
+    "train",
+    "eval",
+    "predict",
+    "convert",
+    "export",
+    "plan",
+    "demo",
+    "check_data",
+    "show",
+]
 
 OWN = """
 from refinenet_jax.config import default
@@ -277,7 +287,7 @@ def test_an_installed_package_has_its_configs_inside(say, tmp_path, monkeypatch)
         ),
         (
             OWN.replace("return", "config.unlock(); config.typo = 1\n    return"),
-            "config.typo is unknown; known there: data, eval, ",
+            "config.typo is unknown; known there: data, demo, eval, ",
         ),
     ],
 )

@@ -253,7 +253,7 @@ def test_good_values_pass(field, value):
         ("train.steps", "did you mean train.num_steps"),
         (
             "trian.num_steps",
-            "config.trian is unknown; known there: data, eval, .*; did you mean train",
+            "config.trian is unknown; known there: data, demo, eval, .*; did you mean train",
         ),
         ("learning_rate", "did you mean optimizer.learning_rate"),
         ("data.folder.x", "config.data.folder.x is unknown; known there: classes, "),

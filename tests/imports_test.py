@@ -178,3 +178,12 @@ def test_paths_are_made_in_one_place():
         for call in ("os.replace(", "os.rename(", ".absolute()", ".resolve()"):
             assert call not in source or path.name == "config.py", (path, call)
         assert "epath.Path(" not in source or path.name == "buckets.py", path
+
+
+def test_gradio_is_imported_in_its_mode_alone():
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if {name.split(".")[0] for name in imports_of(path)} & {"gradio", "fastapi"}
+    }
+    assert found == {"modes/demo.py"}

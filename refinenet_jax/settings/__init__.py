@@ -6,7 +6,7 @@ help and docs/settings.md, which `python -m refinenet_jax.settings` writes.
 
 from refinenet_jax.settings.data import DATA, FOLDER
 from refinenet_jax.settings.network import MODEL, RUN
-from refinenet_jax.settings.results import EVAL, EXPORT, PLAN, PREDICT
+from refinenet_jax.settings.results import DEMO, EVAL, EXPORT, PLAN, PREDICT
 from refinenet_jax.settings.setting import Setting
 from refinenet_jax.settings.training import LOSS, OPTIMIZER, TRAIN
 
@@ -24,6 +24,7 @@ GROUPS = {
     "predict": "what mode predict writes",
     "export": "what mode export writes",
     "plan": "what mode plan looks for",
+    "demo": "the page of mode demo",
 }
 
 SETTINGS: dict[str, Setting] = {
@@ -40,6 +41,7 @@ SETTINGS: dict[str, Setting] = {
         PREDICT,
         EXPORT,
         PLAN,
+        DEMO,
     )
     for setting in part
 }

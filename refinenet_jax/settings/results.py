@@ -150,3 +150,26 @@ PLAN = (
         "for train.batch_size where it does not fit; several compilations each.",
     ),
 )
+
+DEMO = (
+    Setting(
+        "demo.host",
+        "127.0.0.1",
+        Text(),
+        "Interface that mode demo listens at; 127.0.0.1: this machine alone; 0.0.0.0: "
+        "whoever reaches it, and it asks nobody for a password.",
+    ),
+    Setting("demo.port", 7860, Whole(0, 65535), "Port; 0: one that is free."),
+    Setting(
+        "demo.max_megabytes",
+        30.0,
+        Number(above=0, most=10_000),
+        "Larger files are refused.",
+    ),
+    Setting(
+        "demo.max_megapixels",
+        12.0,
+        Number(above=0, most=1000),
+        "Larger pictures are refused; each class of 12 megapixels takes 48 MB.",
+    ),
+)
