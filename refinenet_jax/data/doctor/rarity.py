@@ -12,7 +12,8 @@ _RARE = 0.02  # of the labelled pixels
 def find_rare(survey: Survey) -> Iterable[Finding]:
     """What the shares of the classes in the split of training call for.
 
-    The settings are those that docs/rare_classes.md has figures for.
+    For two classes it is what found the object in docs/rare_classes.md; for more, the
+    sum of cross-entropy and Lovász-softmax of Berman et al. 2018.
     """
     shares = {
         name: pixels / max(survey.labelled, 1)
@@ -29,7 +30,7 @@ def find_rare(survey: Survey) -> Iterable[Finding]:
         consequence = "plain cross-entropy may call everything the other class"
     else:
         setting = "config.loss.lovasz=1"
-        consequence = "plain cross-entropy learns them late"
+        consequence = "plain cross-entropy may learn them late"
     yield Finding(
         "note",
         "rare_classes",
