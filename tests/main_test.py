@@ -111,7 +111,8 @@ def test_training_writes_what_the_contract_says(trained):
     assert len(result["state_sha256"]) == 64
     assert list(trained.glob("events.out.tfevents.*"))
     strip = np.asarray(Image.open(trained / "eval" / "6.png"))
-    assert strip.shape == (6 * 96, 3 * 128, 3)
+    assert strip.shape[1:] == (3 * 128, 3)
+    assert strip.shape[0] > 6 * 96  # headings and a legend
 
 
 @pytest.mark.slow  # starts the program twice

@@ -1,5 +1,4 @@
 import os
-import statistics
 import subprocess
 import sys
 import types
@@ -58,13 +57,13 @@ def test_memory_that_was_given_back_is_mapped_once():
 
 
 def test_so_is_that_of_a_program():
-    faults = [
-        statistics.median(map(int, printed(STEPS, JAX_PLATFORMS="cpu", **environment)))
+    kept, given_back = (
+        min(map(int, printed(STEPS, JAX_NUM_CPU_DEVICES="1", **environment)))
         for environment in ({}, {"REFINENET_MALLOC": "default"})
-    ]
-    # In between it still grows here and there.
-    assert faults[0] < 20
-    assert faults[1] > 100
+    )
+    # It still grows here and there, but not in every call.
+    assert kept < 20
+    assert given_back > 100
 
 
 def test_where_there_is_an_accelerator_memory_is_left_as_it_is(monkeypatch, tmp_path):

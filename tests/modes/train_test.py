@@ -1,4 +1,5 @@
 import dataclasses
+import types
 from pathlib import Path
 
 import jax
@@ -45,8 +46,9 @@ def test_a_step_that_needs_something_of_the_host_is_refused(tmp_path):
 
     config = default()
     config.train.num_steps = 1
+    told = types.SimpleNamespace(dataset="shapes")
     run = train._Run(
-        config, tmp_path, None, layout, iter([arrays] * 2), Nothing(), Nothing()
+        config, tmp_path, told, layout, iter([arrays] * 2), Nothing(), Nothing()
     )
     with pytest.raises(RuntimeError, match="Disallowed host-to-device transfer"):
         train._train(run, state, step)

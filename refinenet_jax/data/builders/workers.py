@@ -139,9 +139,12 @@ class Workers:
             assert process.stdout is not None
             result, error = pickle.load(process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError) as broken:
+            # Its pipe is closed a moment before it can be asked how it ended.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
             raise UserError(
-                f"a process that prepares data has ended (code {process.poll()}), as it "
-                "does where memory is short: begin again, where it is not"
+                f"a process that prepares data has ended (code {process.returncode}), as "
+                "it does where memory is short: begin again, where it is not"
             ) from broken
         finally:
             self._idle.put(process)
