@@ -17,18 +17,11 @@ for _ in range(4):
     np.ones(2**28, np.uint8)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-# A program that gives back what it took, in the threads of XLA.
-STEPS = """
-import resource, sys
+ORDER = """
+from jax._src import xla_bridge
 from refinenet_jax import tuning
+tuning.keep_memory = lambda: print(xla_bridge.backends_are_initialized())
 tuning.tune()
-import jax, jax.numpy as jnp
-step = jax.jit(lambda x: jnp.flip(jnp.outer(x, x) @ jnp.outer(x, x)))
-x = jnp.ones(2048)
-for _ in range(12):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    step(x).block_until_ready()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 FOLDER = """
 import jax
@@ -56,14 +49,9 @@ def test_memory_that_was_given_back_is_mapped_once():
     assert max(others) < 20
 
 
-def test_so_is_that_of_a_program():
-    kept, given_back = (
-        min(map(int, printed(STEPS, JAX_NUM_CPU_DEVICES="1", **environment)))
-        for environment in ({}, {"REFINENET_MALLOC": "default"})
-    )
-    # It still grows here and there, but not in every call.
-    assert kept < 20
-    assert given_back > 100
+def test_memory_is_kept_before_xla_has_threads():
+    # These take memory in ways of their own from their start on.
+    assert printed(ORDER, JAX_PLATFORMS="cpu") == ["False"]
 
 
 def test_where_there_is_an_accelerator_memory_is_left_as_it_is(monkeypatch, tmp_path):

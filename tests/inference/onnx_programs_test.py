@@ -69,6 +69,7 @@ def test_a_program_with_text_in_onnx(tmp_path):
 
 
 @needs_onnx
+@pytest.mark.every_network
 @pytest.mark.slow  # builds, traces and compiles whole networks
 @pytest.mark.parametrize(
     ("variant", "changes"),

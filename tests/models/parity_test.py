@@ -36,6 +36,7 @@ def relative_error(ours: jax.Array, theirs: torch.Tensor) -> float:
     return float(np.abs(np.asarray(ours) - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.every_network
 @pytest.mark.parametrize(
     ("variant", "sizes"),
     [

@@ -69,6 +69,7 @@ def trained(network, balanced, **terms):
     return found.mean(), both / max((found | label).sum(), 1)
 
 
+@pytest.mark.every_network  # eight trainings
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("terms", "balanced", "least", "most"),
