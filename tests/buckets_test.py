@@ -209,3 +209,11 @@ def test_a_mounted_bucket_is_told_from_a_disk(tmp_path, monkeypatch):
     assert files.on_mounted_bucket(tmp_path / "my bucket" / "run")
     assert not files.on_mounted_bucket(tmp_path / "my bucket" / "disk" / "run")
     assert not files.on_mounted_bucket(tmp_path / "my bucket 2" / "run")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\r", b"a\n", b"a\r\n", b"\r\n\r\n--", b"\n\n"]
+)
+def test_whatever_a_file_ends_in_it_is_stored(content, bucket):
+    files.write_bytes(bucket / "file", content)
+    assert (bucket / "file").read_bytes() == content

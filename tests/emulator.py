@@ -3,9 +3,11 @@
     python tests/emulator.py PORT BUCKET
 
 What ArrayRecord and TensorStore ask of the real one and it leaves out is added here:
-the last bytes of an object, its generation, and conditions on that.
+the last bytes of an object, its generation, and conditions on that; and the last byte of
+what is uploaded, which it takes off where it looks like the end of a line.
 """
 
+import json
 import os
 import re
 import socket
@@ -100,10 +102,41 @@ def _with_range(handle):
     return handle_range
 
 
+def parts_of(body: bytes) -> list[tuple[bytes, bytes]]:
+    """Headers and content of the parts of a multipart message, byte for byte.
+
+    Read as mail, a content that ends in a carriage return would lose it.
+    """
+    first, _, _ = body.partition(b"\n")
+    end = b"\r\n" if first.endswith(b"\r") else b"\n"
+    parts = (end + body).split(end + first.rstrip(b"\r"))[1:-1]
+    split = [part.partition(end + end) for part in parts]
+    return [(headers, content) for headers, _, content in split]
+
+
+def _exactly(read_data):
+    def read(request_handler, query):
+        kind = request_handler.headers.get("Content-Type") or ""
+        if not kind.startswith("multipart/related"):
+            return read_data(request_handler, query)
+        [(_, told), (headers, content)] = parts_of(
+            server._read_raw_data(request_handler)
+        )
+        found = re.search(rb"content-type: *([^;\s]+)", headers, re.IGNORECASE)
+        return {
+            "meta": json.loads(told),
+            "content": content,
+            "content-type": found[1].decode() if found else None,
+        }
+
+    return read
+
+
 if __name__ == "__main__":
     objects.download = _conditional(_with_range(objects.download))
     objects.insert = _conditional(objects.insert)
     objects.delete = _conditional(objects.delete)
     from gcp_storage_emulator import server  # takes what it answers with from there
 
+    server._read_data = _exactly(server._read_data)
     server.create_server("127.0.0.1", int(sys.argv[1]), True, sys.argv[2]).run()
