@@ -34,6 +34,9 @@ class Browser:
             "Emulation.setEmulatedMedia",
             {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
         )
+        # What was complained about on the page before is forgotten with it.
+        self.driver.get("about:blank")
+        self.messages()
         self.driver.get(page.as_uri() if isinstance(page, Path) else page)
 
     def beyond_the_edge(self) -> list[str]:
@@ -111,7 +114,7 @@ class Browser:
         return [int(image.get_property("naturalWidth")) for image in self.all(selector)]
 
     def messages(self) -> list[str]:
-        """What the browser complained about since the last time."""
+        """What the browser complained about since the page was opened, or last asked."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
