@@ -51,7 +51,7 @@ class Stand:
 
     def run(self, script, *arguments, **environment):
         process = self.start(script, *arguments, **environment)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
     def calls(self, name):
@@ -205,7 +205,7 @@ def test_ending_the_script_ends_the_program_on_all_hosts(stand, tmp_path):
     while len(list(tmp_path.glob("starts-*"))) < 2 and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=15)
+    process.wait(timeout=60)
     assert process.returncode == preemption.EXIT_CODE
     killed = [call for call in stand.calls("gcloud") if "pkill -TERM" in call]
     assert len(killed) == 2

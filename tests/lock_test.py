@@ -76,7 +76,11 @@ def left_by(path, **changes):
         "since": "then",
         "beat": 3,
     }
-    path.write_text(json.dumps(holder | changes))
+    text = json.dumps(holder | changes).encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    os.pwrite(descriptor, text, 0)  # in place, and never empty in between
+    os.ftruncate(descriptor, len(text))
+    os.close(descriptor)
 
 
 def test_it_says_who_holds_it_and_is_free_again_at_the_end(anywhere):
@@ -147,14 +151,27 @@ def test_that_of_another_host_is_taken_over_where_nobody_renews_it(anywhere, pat
 
 def test_that_of_another_host_is_kept_where_it_is_renewed(anywhere, path):
     left_by(path, host="elsewhere")
-    threading.Timer(0.2, left_by, [path], {"host": "elsewhere", "beat": 4}).start()
-    with pytest.raises(lock.Held, match="4194305 on elsewhere"), hold(anywhere):
+
+    def renew(line):
+        assert line.startswith("watching")
+        left_by(path, host="elsewhere", beat=4)
+
+    with (
+        pytest.raises(lock.Held, match="4194305 on elsewhere"),
+        lock.hold(anywhere, "a training", remedy="wait", say=renew),
+    ):
         raise AssertionError
 
 
 def test_of_two_that_come_at_once_to_a_bucket_the_last_one_holds_it(path):
-    threading.Timer(0.01, left_by, [path], {"host": "elsewhere"}).start()
-    with pytest.raises(lock.Held, match="elsewhere"), hold(Bucket(path)):
+    class Crowded(Bucket):
+        """One to which another process writes right after ours."""
+
+        def write_text(self, text):
+            super().write_text(text)
+            left_by(pathlib.Path(str(self)), host="elsewhere")
+
+    with pytest.raises(lock.Held, match="elsewhere"), hold(Crowded(path)):
         raise AssertionError
 
 

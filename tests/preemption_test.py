@@ -51,7 +51,7 @@ def ended(body, *signals):
     for each in signals:
         process.send_signal(each)
         time.sleep(0.3)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
 

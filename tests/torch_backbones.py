@@ -496,7 +496,7 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         stages = lite_stages(number)
         self.tap_channels = tuple(stage[1] for stage in stages[1:])
-        self.ends = np.cumsum([stage[2] for stage in stages]) - 1
+        self.ends = (np.cumsum([stage[2] for stage in stages]) - 1).tolist()
         self._conv_stem = SameConv(3, 32, 3, 2)
         self._bn0 = lite_norm(32)
         self._relu6 = nn.ReLU6()
