@@ -137,7 +137,7 @@ def replacing(path: epath.Path) -> Iterator[epath.Path]:
     Raises:
         UserError: the folder cannot be made or written to, or is full.
     """
-    try:
+    with writing(path):
         if in_bucket(path):
             with scratch() as folder:
                 partial = folder / path.name
@@ -153,6 +153,17 @@ def replacing(path: epath.Path) -> Iterator[epath.Path]:
             # What was moved is not there any more.
             with contextlib.suppress(OSError):
                 partial.unlink()
+
+
+@contextlib.contextmanager
+def writing(path: epath.Path) -> Iterator[None]:
+    """Tells of what a disk refuses within as of a file that cannot be written.
+
+    Raises:
+        UserError: the folder cannot be made or written to, or is full.
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write {path.name} into {path.parent} ({reason(error)}): "

@@ -11,14 +11,21 @@ from typing import Any, TypeVar, overload
 
 import jax.numpy as jnp
 import numpy as np
+import xxhash
 from etils import epath
 
 from refinenet_jax import files, palettes, pictures
 from refinenet_jax.checkpoints.metadata import Colour, Metadata
 from refinenet_jax.checkpoints.store import open_checkpoints
 from refinenet_jax.errors import UserError, listed, unknown
+from refinenet_jax.inference import large
 from refinenet_jax.inference.inputs import Picture, pixels_of
-from refinenet_jax.inference.predictor import Buckets, Group, Predictor
+from refinenet_jax.inference.predictor import (
+    Buckets,
+    Group,
+    Predictor,
+    telling_of_memory,
+)
 from refinenet_jax.inference.protocol import PLAIN, Protocol, Shape
 from refinenet_jax.models import RefineNet, abstract_network, in_inference
 from refinenet_jax.models.leaves import named_leaves, split_network, weights_of
@@ -83,15 +90,8 @@ class Segmenter:
         self.metadata = metadata
         self.class_names: tuple[str, ...] = metadata.class_names
         self.palette: tuple[Colour, ...] = metadata.palette
-        self._predictor = Predictor(
-            self.model,
-            batch_size=batch_size,
-            buckets=Buckets(tuple(buckets), metadata.size_multiple),
-            protocol=protocol,
-            layout=one_device_layout(),
-        )
-        _, params, batch_stats = split_network(self.model)
-        self._predictor.load(params, batch_stats)
+        self._predictor = self._new_predictor(protocol, buckets, batch_size)
+        self._of_windows: dict[int, Predictor] = {}  # by their size
 
     @classmethod
     def from_checkpoint(
@@ -195,7 +195,8 @@ class Segmenter:
     @property
     def compilations(self) -> int:
         """How many programs were compiled: one for each padded size and kind."""
-        return self._predictor.compilations
+        predictors = (self._predictor, *self._of_windows.values())
+        return sum(predictor.compilations for predictor in predictors)
 
     @overload
     def predict(self, picture: Picture) -> np.ndarray: ...
@@ -236,6 +237,60 @@ class Segmenter:
         """
         return self._each(picture, functools.partial(self._overlays, distinct))
 
+    def predict_large(
+        self,
+        picture: Picture,
+        target: str | os.PathLike[str],
+        *,
+        overview: str | os.PathLike[str] = "",
+        distinct: bool = False,
+        window: int = 1024,
+        overlap: float = 1 / 3,
+        blend: float = 0.5,
+    ) -> None:
+        """Class ids of a picture beyond memory, window by window, into a TIFF file.
+
+        A TIFF is read window by window too, other files are read whole. The result is
+        tiled, compressed, in colour and georeferenced as the picture is. The same call
+        goes on where one ended that was broken off; docs/large_pictures.md.
+
+        Args:
+            picture: as for `predict`.
+            target: the file to write; what is not finished is in a folder beside it.
+            overview: a JPEG to write as well, picture and classes in less detail; "":
+                none.
+            distinct: see `overlay`.
+            window: edge of the windows in pixels, rounded up to a multiple of 64.
+            overlap: share of a window that the next one covers too, rounded likewise.
+            blend: share of the overlap in which one takes over from the other; what is
+                nearer to their borders counts for nothing.
+
+        Raises:
+            UserError: the picture cannot be read, window by window if it is a TIFF, or
+                the files cannot be written.
+            ValueError: an array has another dtype or shape, or a number cannot be.
+        """
+        windows = large.Windows.overlapping(window, overlap, blend)
+        predictor = self._predictor_of_windows(windows.size)
+        file = files.path(target)
+
+        def draw(found: large.Overview) -> None:
+            if overview:
+                shown = self._drawn(found.image, found.label, distinct, file.stem)
+                data = pictures.encode(shown, "JPEG")
+                files.write_bytes(files.path(overview), data)
+
+        with large.opened(picture, windows.size) as (seen, about), telling_of_memory():
+            large.predict(
+                seen,
+                file,
+                lambda image: predictor.start_probabilities([image]),
+                windows,
+                about=[about, self._about(predictor.protocol)],
+                palette=self.palette,
+                on_overview=draw,
+            )
+
     def save(self, path: str | os.PathLike[str]) -> int:
         """Writes the network into one file, which `from_weights` opens.
 
@@ -262,21 +317,55 @@ class Segmenter:
         torch.write_safetensors(files.path(path), tensors, header)
         return len(tensors)
 
+    def _new_predictor(
+        self, protocol: Protocol, buckets: Sequence[Shape], batch_size: int
+    ) -> Predictor:
+        predictor = Predictor(
+            self.model,
+            batch_size=batch_size,
+            buckets=Buckets(tuple(buckets), self.metadata.size_multiple),
+            protocol=protocol,
+            layout=one_device_layout(),
+        )
+        _, params, batch_stats = split_network(self.model)
+        predictor.load(params, batch_stats)
+        return predictor
+
+    def _predictor_of_windows(self, size: int) -> Predictor:
+        """For windows of large pictures, each of which is predicted as a picture."""
+        if size not in self._of_windows:
+            protocol = dataclasses.replace(self._predictor.protocol, window=0)
+            buckets = ((size, size),)
+            self._of_windows[size] = self._new_predictor(protocol, buckets, 1)
+        return self._of_windows[size]
+
+    def _about(self, protocol: Protocol) -> Any:
+        """What tells one network and its use from another, ready for JSON."""
+        digest = xxhash.xxh3_128()
+        for name, leaf in named_leaves(weights_of(self.model)).items():
+            digest.update(name.encode())
+            digest.update(np.asarray(leaf[...]).tobytes())
+        architecture = self.metadata.architecture.to_json()
+        values = (digest.hexdigest(), architecture, self.metadata.dtype)
+        return [*values, protocol.to_json()]
+
     def _overlays(self, distinct: bool, images: list[np.ndarray]) -> list[np.ndarray]:
+        labels = self._predictor.predict(images)
+        return [
+            self._drawn(image, label, distinct)
+            for image, label in zip(images, labels, strict=True)
+        ]
+
+    def _drawn(
+        self, image: np.ndarray, label: np.ndarray, distinct: bool, heading: str = ""
+    ) -> np.ndarray:
+        """Class colours over a picture, with a legend below: uint8 [H',W,3] RGB."""
         palette = self.palette
         if distinct:
             palette = palettes.distinct(len(palette))
-        return [
-            pictures.with_legend(
-                pictures.overlay(image, label, palette, outlined=distinct),
-                label,
-                self.class_names,
-                palette,
-            )
-            for image, label in zip(
-                images, self._predictor.predict(images), strict=True
-            )
-        ]
+        mixed = pictures.overlay(image, label, palette, outlined=distinct)
+        names = self.class_names
+        return pictures.with_legend(mixed, label, names, palette, heading=heading)
 
     def _each(self, given: Any, run: _Run) -> Any:
         """The result of one picture, or those of a list of them in its order.

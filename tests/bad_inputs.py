@@ -18,6 +18,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from refinenet_jax import main
@@ -190,6 +191,25 @@ _flags("a name that is no UTF-8", "must be text", "--workdir=a\udcff")
 @_made("no name over 255 bytes")
 def _an_image_with_a_long_name(place: Place) -> list[str]:
     return _predict(place, Path("x" * 300))
+
+
+_LARGE = "--config.predict.max_megapixels=0.001"
+
+
+@_made("cut.tif cannot be decoded: it is cut short")
+def _a_large_TIFF_that_is_cut_short(place: Place) -> list[str]:
+    file = place.root / "cut.tif"
+    tifffile.imwrite(file, np.ones((100, 150, 3), np.uint8), photometric="rgb")
+    file.write_bytes(file.read_bytes()[:-9])
+    return [*_predict(place, file), _LARGE]
+
+
+@_made("strips of 10000 x 10000, too large to read by window")
+def _a_large_TIFF_in_one_strip(place: Place) -> list[str]:
+    file = place.root / "strip.tif"
+    options = {"shape": (10_000, 10_000, 3), "dtype": np.uint8, "rowsperstrip": 10_000}
+    tifffile.imwrite(file, photometric="rgb", **options)
+    return _predict(place, file)
 
 
 @_made("config.eval.window")

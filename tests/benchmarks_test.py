@@ -85,6 +85,16 @@ def test_losses(monkeypatch, capsys):
     assert all(name in rows for name in ("lovasz", "ohem", "enlarged scores"))
 
 
+def test_large_pictures(workdir, capsys):
+    module = script("large_pictures")
+    folder = str(PICTURES / "camvid" / "val")
+    module.memory("light_resnet18", folder, "600")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| 600 × 600 | ")
+    module.loss(str(workdir), folder, "128")
+    *_, row = capsys.readouterr().out.splitlines()
+    assert row.startswith("| 64 | ") and row.count("%") == 3
+
+
 def test_layers(monkeypatch, capsys):
     module = script("layers")
     monkeypatch.setattr(module, "_REPEATS", 1)

@@ -156,7 +156,11 @@ class Predictor:
     def probabilities(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Probability of every class: as `predict`, → float32 [H,W,classes] each."""
         with telling_of_memory():
-            return _cropped(np.asarray(self._run(self._probabilities, images)), images)
+            return _cropped(np.asarray(self.start_probabilities(images)), images)
+
+    def start_probabilities(self, images: Sequence[np.ndarray]) -> jax.Array:
+        """As `start`: float32 [batch_size,H,W,classes] with padding."""
+        return self._run(self._probabilities, images)
 
     def lower(
         self, params: nnx.State, batch_stats: nnx.State, shape: Shape

@@ -3,8 +3,10 @@
 import contextlib
 import itertools
 import json
+import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ from refinenet_jax.assembly.evaluation import protocol_of
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.data.images import DataError, read_image
 from refinenet_jax.errors import UserError, listed
-from refinenet_jax.inference import video, video_writer
+from refinenet_jax.inference import tiff, video, video_writer
 from refinenet_jax.inference.inputs import find_inputs, is_video
 from refinenet_jax.inference.submission import Classes, Submission
 from refinenet_jax.memory import OutOfMemory
@@ -26,6 +28,7 @@ from refinenet_jax.segmenter import Segmenter
 
 _LONGEST_JPEG = 65_500  # JPEG_MAX_DIMENSION of libjpeg
 _VIDEO_LINES = 2  # of the legend, whose height cannot change
+_WINDOW = 1024  # of pictures beyond memory, where config.eval.window is 0
 _SUMMARY = "summary.json"
 _NAMED = 10  # failures in the line at the end; the others are counted
 
@@ -57,6 +60,10 @@ def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> Non
         overwrite=config.predict.overwrite,
         probabilities=config.predict.probabilities,
         distinct=config.predict.palette == "distinct",
+        whole=archive is not None,
+        max_megapixels=config.predict.max_megapixels,
+        window=config.eval.window or _WINDOW,
+        overlap=config.eval.overlap,
     )
     done.begin()
     with log.progress("predicting", len(paths)) as on_input:
@@ -78,8 +85,9 @@ class Predictions:
 
     Of an image: NAME.png, the class ids in colour, NAME_overlay.jpg with a legend below
     and, if wanted, NAME.npz: `probabilities`, float32 [H,W,classes], and `class_names`.
-    Of a video: NAME/000000.png, ... and NAME_overlay.mp4. What cannot be read stops
-    nothing.
+    Of a large one, or one that memory does not hold: NAME.tif, and an overlay in less
+    detail. Of a video: NAME/000000.png, ... and NAME_overlay.mp4. What cannot be read
+    stops nothing.
 
     Args:
         segmenter: what predicts.
@@ -87,6 +95,10 @@ class Predictions:
         overwrite: what is there is predicted again.
         probabilities: whether the .npz is wanted.
         distinct: overlays have colours that all tell apart, not the data set's own.
+        whole: a NAME.tif is of no use.
+        max_megapixels: larger images are predicted in windows.
+        window: see `Segmenter.predict_large`.
+        overlap: likewise.
 
     Attributes:
         folder: where they are.
@@ -99,13 +111,20 @@ class Predictions:
         *,
         overwrite: bool,
         probabilities: bool,
-        distinct: bool = False,
+        distinct: bool,
+        whole: bool,
+        max_megapixels: float,
+        window: int,
+        overlap: float,
     ):
         self.folder = folder
         self._segmenter = segmenter
         self._overwrite = overwrite
         self._probabilities = probabilities
         self._distinct = distinct
+        self._whole = whole or probabilities
+        self._max_pixels = max_megapixels * 1e6
+        self._windows: dict[str, Any] = {"window": window, "overlap": overlap}
         self._counts = {"images": 0, "frames": 0, "kept": 0}
         self._failed: list[str] = []
         self._faults: list[str] = []
@@ -150,7 +169,7 @@ class Predictions:
                 self._predict_video(path)
             else:
                 self._predict_image(path)
-        except (DataError, video.VideoError) as error:
+        except (DataError, tiff.TiffError, video.VideoError) as error:
             self._failed.append(str(error))
         except OutOfMemory as error:
             self._failed.append(f"{path}: {error}")
@@ -206,26 +225,56 @@ class Predictions:
         return None
 
     def _is_kept(self, path: epath.Path) -> bool:
-        results = {result.name for result in self._results(path)}
-        return not self._overwrite and results <= self._present
-
-    def _results(self, path: epath.Path) -> list[epath.Path]:
-        if is_video(path):
-            return [self.folder / path.stem, self._result(path, "_overlay.mp4")]
-        endings = [".png", "_overlay.jpg"] + [".npz"] * self._probabilities
-        return [self._result(path, ending) for ending in endings]
+        results = [{path.stem, f"{path.stem}_overlay.mp4"}]
+        if not is_video(path):
+            endings = [".png", "_overlay.jpg"] + [".npz"] * self._probabilities
+            results = [{path.stem + ending for ending in endings}]
+            if not self._whole:
+                results.append({f"{path.stem}.tif", f"{path.stem}_overlay.jpg"})
+        return not self._overwrite and any(each <= self._present for each in results)
 
     def _result(self, path: epath.Path, ending: str) -> epath.Path:
         return self.folder / f"{path.stem}{ending}"
 
     def _predict_image(self, path: epath.Path) -> None:
+        in_file = tiff.shape_of(path) if tiff.is_tiff(path) else None
+        if in_file is not None and self._is_large(in_file):
+            self._predict_large(path, path)
+            return
         image = read_image(path)
-        if max(image.shape) > _LONGEST_JPEG:
+        if self._is_large(image.shape[:2]):
+            self._predict_large(path, image)
+            return
+        try:
+            self._predict_whole(path, image)
+        except OutOfMemory:
+            if self._whole:
+                raise
+            log.say(f"memory does not hold {path.name} whole")
+            self._predict_large(path, image if in_file is None else path)
+
+    def _is_large(self, shape: tuple[int, ...]) -> bool:
+        return math.prod(shape) > self._max_pixels or max(shape) > _LONGEST_JPEG
+
+    def _predict_large(self, path: epath.Path, image: np.ndarray | epath.Path) -> None:
+        """Into a TIFF, and an overview; image: the file where it is a TIFF."""
+        if self._whole:
             self._failed.append(
-                f"{path} is longer than {_LONGEST_JPEG} pixels, which no JPEG can be: "
-                "cut it into parts"
+                f"{path} is beyond config.predict.max_megapixels, of which there are "
+                "class ids in a TIFF alone: leave it out, or set config.predict."
+                "probabilities=False and config.predict.submission=''"
             )
             return
+        self._segmenter.predict_large(
+            image,
+            self._result(path, ".tif"),
+            overview=self._result(path, "_overlay.jpg"),
+            distinct=self._distinct,
+            **self._windows,
+        )
+        self._counts["images"] += 1
+
+    def _predict_whole(self, path: epath.Path, image: np.ndarray) -> None:
         if self._probabilities:
             shares = self._segmenter.probabilities(image)
             label = shares.argmax(axis=-1).astype(np.uint8)

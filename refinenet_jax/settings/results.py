@@ -57,7 +57,8 @@ EVAL = (
         "eval.window",
         0,
         Whole(0, 65536),
-        "Edge of the windows for images beyond memory; 0: none.",
+        "Edge of the windows for images beyond memory; 0: none, and 1024 for those "
+        "beyond predict.max_megapixels.",
     ),
     Setting(
         "eval.overlap",
@@ -97,6 +98,13 @@ PREDICT = (
         False,
         Flag(),
         "NAME.npz of each image as well, for all classes.",
+    ),
+    Setting(
+        "predict.max_megapixels",
+        50.0,
+        Number(above=0, most=1_000_000),
+        "Larger images, and such as memory does not hold, are predicted in windows of "
+        "eval.window into NAME.tif.",
     ),
     Setting(
         "predict.palette",

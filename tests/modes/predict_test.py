@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tifffile
 from flax import nnx
 from PIL import Image
 
@@ -18,11 +19,13 @@ from refinenet_jax import config_check
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.class_table import read_class_table
 from refinenet_jax.errors import UserError
+from refinenet_jax.memory import OutOfMemory
 from refinenet_jax.modes import predict
 from refinenet_jax.pictures import text_size
 from refinenet_jax.segmenter import Segmenter
 from tests.architectures import abstract_network, architecture
 from tests.inference.videos import FRAME_RATE, cut, damage, read_video, write_video
+from tests.tiny_segmenter import tiny_segmenter
 
 DESCRIBED = architecture("light_resnet18")
 
@@ -60,8 +63,9 @@ def fake(monkeypatch):
 def run(tmp_path):
     """Runs the mode on paths, with fields of config.predict; gives the results."""
 
-    def run(*paths, **fields):
+    def run(*paths, window=0, **fields):
         config = config_lib.default()
+        config.eval.window = window
         config.predict.update(fields)
         predict.run(config, tmp_path / "work", [str(path) for path in paths])
         return tmp_path / "work" / "predictions"
@@ -225,13 +229,92 @@ def test_many_failures_are_counted(fake, run, tmp_path):
         run(tmp_path)
 
 
-def test_an_image_too_long_for_an_overlay_is_left_out(fake, run, tmp_path):
-    path = write_image(tmp_path / "long.png", (1, 65_501))
-    with pytest.raises(UserError, match="long.png is longer than 65500 pixels"):
-        run(path)
-    run(write_image(tmp_path / "just.png", (1, 65_500)))
-    folder = run(write_image(tmp_path / "tall.png", (65_500, 1)))
-    assert Image.open(folder / "tall_overlay.jpg").size == (1, 65_500)  # no legend
+@pytest.fixture
+def tiny(monkeypatch):
+    """A real network that compiles in a blink takes the place of the checkpoint."""
+    with tiny_segmenter(4) as segmenter:
+        monkeypatch.setattr(
+            predict.Segmenter, "from_checkpoint", lambda *given, **options: segmenter
+        )
+        yield segmenter
+
+
+SCALE = (33550, 12, 3, (0.5, 0.5, 0.0), True)
+
+
+def write_tiff(path, shape=(200, 300), **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    options = {"tile": (64, 64), "compression": "zlib"} | options
+    tifffile.imwrite(path, pixels, photometric="rgb", extratags=[SCALE], **options)
+    return path
+
+
+def test_large_pictures_are_predicted_in_windows(tiny, run, tmp_path, capsys):
+    """Beyond so many pixels, from a TIFF or not; what is there is kept."""
+    paths = [write_tiff(tmp_path / "field.tif"), write_image(tmp_path / "a.png")]
+    paths.append(write_image(tmp_path / "big.png", (100, 300)))
+    options = {"max_megapixels": 0.02}
+    folder = run(*paths, **options)
+    assert names_in(folder) == [
+        *("a.png", "a_overlay.jpg", "big.tif", "big_overlay.jpg"),
+        *("field.tif", "field_overlay.jpg", "summary.json"),
+    ]
+    with tifffile.TiffFile(folder / "field.tif") as file:
+        page = file.pages.first
+        assert page.shape == (200, 300) and page.asarray().max() < 4
+        assert page.tags[33550].value == SCALE[3]
+    width, height = Image.open(folder / "field_overlay.jpg").size
+    assert width == 300 and height > 200
+    assert summary_in(folder)["images"] == 3
+    out = capsys.readouterr().out
+    assert "field, 200 x 300 pixels, is predicted in 1 windows" in out
+    run(*paths, **options)
+    assert summary_in(folder)["kept"] == 3
+
+
+def test_a_picture_too_long_for_a_jpeg_is_large(tiny, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "_LONGEST_JPEG", 400)
+    folder = run(write_image(tmp_path / "long.png", (1, 401)), window=64)
+    assert tifffile.imread(folder / "long.tif").shape == (1, 401)
+    assert Image.open(folder / "long_overlay.jpg").size[0] == 401
+    assert (folder / "summary.json").exists()
+    folder = run(write_image(tmp_path / "just.png", (1, 400)), window=64)
+    assert (folder / "just.png").exists()
+
+
+def test_what_memory_does_not_hold_is_predicted_in_windows(
+    tiny, run, tmp_path, monkeypatch, capsys
+):
+    def out_of_memory(image):
+        raise OutOfMemory("no memory is left")
+
+    monkeypatch.setattr(tiny, "predict", out_of_memory)
+    path = write_tiff(tmp_path / "field.tif")
+    folder = run(path)
+    assert "memory does not hold field.tif whole" in capsys.readouterr().out
+    with tifffile.TiffFile(folder / "field.tif") as file:
+        assert file.pages.first.tags[33550].value == SCALE[3]
+
+
+def test_what_is_asked_for_of_large_pictures_and_cannot_be(tiny, run, tmp_path):
+    path = write_tiff(tmp_path / "field.tif")
+    with pytest.raises(
+        UserError, match=r"left out 1 of 1.*predict.probabilities=False"
+    ):
+        run(path, max_megapixels=0.02, probabilities=True)
+
+
+def test_large_pictures_that_cannot_be_read(tiny, run, tmp_path):
+    cut_short = write_tiff(tmp_path / "cut.tif")
+    cut_short.write_bytes(cut_short.read_bytes()[:-100])
+    good = write_tiff(tmp_path / "good.tif")
+    with pytest.raises(UserError) as error:
+        run(cut_short, good, max_megapixels=0.02)
+    assert str(error.value) == (
+        f"left out 1 of 2: image {cut_short} cannot be decoded: it is cut short"
+    )
+    folder = tmp_path / "work" / "predictions"
+    assert names_in(folder) == ["good.tif", "good_overlay.jpg", "summary.json"]
 
 
 def test_overlays_in_colours_that_all_tell_apart(fake, run, tmp_path):
