@@ -9,8 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Sharding
 
+from refinenet_jax.models import winograd
+
 Pair = tuple[int, int]
 _BLOCK = 64  # channels
+_ROWS = 1024  # and more, in a part of a product
 
 
 def convolution(
@@ -28,6 +31,8 @@ def convolution(
         stride: of both axes.
         zeros: to put (above, below) and (left, right) of the pictures.
     """
+    if (stride, *zeros) == (1, (1, 1), (1, 1)) and _is_quick_to_train(x, kernel):
+        return _conv3x3(x, kernel)
     plain = partial(_laid_out, stride=stride, zeros=zeros)
     for suits, form in ((_has_few_outputs, _by_outputs), (_is_coarse, _by_patches)):
         if suits(x, kernel, stride):
@@ -36,12 +41,61 @@ def convolution(
     return plain(x, kernel)
 
 
+def _is_quick_to_train(x: jax.Array, kernel: jax.Array) -> bool:
+    batch = x.shape[0]
+    if not isinstance(batch, int) or x.dtype != jnp.float32:  # free in an export
+        return False
+    return winograd.suits_training(x, kernel)
+
+
+@jax.custom_vjp
+def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`convolution` of stride 1; where it is differentiated on a CPU, by `winograd`."""
+    return _laid_out(x, kernel, zeros=((1, 1), (1, 1)))
+
+
+def _conv3x3_and_kept(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y = lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: winograd.conv3x3(x, winograd.traced_tiles(kernel)),
+        default=_conv3x3,
+    )
+    return y, (x, kernel)
+
+
+def _conv3x3_gradient(
+    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def of_jax(
+        x: jax.Array, kernel: jax.Array, gradient: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        plain = partial(_laid_out, zeros=((1, 1), (1, 1)))
+        found: tuple[jax.Array, jax.Array] = jax.vjp(plain, x, kernel)[1](gradient)
+        return found
+
+    def quick(
+        x: jax.Array, kernel: jax.Array, gradient: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        turned = winograd.traced_tiles(_turned(kernel))
+        of_x = winograd.conv3x3(gradient, turned)
+        return of_x, winograd.kernel_gradient(x, gradient)
+
+    return lax.platform_dependent(*kept, gradient, cpu=quick, default=of_jax)
+
+
+_conv3x3.defvjp(_conv3x3_and_kept, _conv3x3_gradient)
+
+
 @jax.custom_vjp
 def product(pixels: jax.Array, kernel: jax.Array) -> jax.Array:
     """[N,in] @ [in,out]: a convolution with a kernel of one pixel.
 
     The gradient of the kernel has a long sum for each of few values, for which XLA's
-    library on CPUs takes up to three times as long unless an operand is transposed.
+    library on CPUs takes up to three times as long unless an operand is transposed and
+    the sum is made in parts that its caches hold.
     """
     return jnp.dot(pixels, kernel)
 
@@ -62,14 +116,33 @@ def _product_gradient(
 
     def transposing(pixels: jax.Array, gradient: jax.Array) -> jax.Array:
         if pixels.shape[1] <= gradient.shape[1]:
-            return jnp.dot(lax.optimization_barrier(pixels.T), gradient)
-        return jnp.dot(lax.optimization_barrier(gradient.T), pixels).T
+            return _product_over_rows(pixels, gradient)
+        return _product_over_rows(gradient, pixels).T
 
     of_kernel = lax.platform_dependent(pixels, gradient, cpu=transposing, default=plain)
     return jnp.dot(gradient, kernel.T), of_kernel
 
 
 product.defvjp(_product_and_kept, _product_gradient)
+
+
+def _product_over_rows(first: jax.Array, second: jax.Array) -> jax.Array:
+    """[N,a] and [N,b] → [a,b], the transposed first @ second."""
+    rows = len(first)
+    parts = next((n for n in range(rows // _ROWS, 1, -1) if rows % n == 0), 1)
+    if parts == 1:
+        return jnp.dot(lax.optimization_barrier(first.T), second)
+
+    def add(total: jax.Array, part: Sequence[jax.Array]) -> tuple[jax.Array, None]:
+        first, second = part
+        return total + jnp.dot(lax.optimization_barrier(first.T), second), None
+
+    # A loop also keeps XLA from computing the operands again, in the order of the other
+    # axis, to transpose them.
+    none = jnp.zeros((first.shape[1], second.shape[1]), first.dtype)
+    divided = [x.reshape(parts, -1, x.shape[1]) for x in (first, second)]
+    total, _ = lax.scan(add, none, divided)
+    return total
 
 
 def _has_few_outputs(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
@@ -233,7 +306,7 @@ def _backward(
     gradient: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    turned = _held(jnp.flip(kernel, (0, 1)).swapaxes(2, 3), kernel_sharding)
+    turned = _held(_turned(kernel), kernel_sharding)
 
     def of_jax(gradient: jax.Array) -> jax.Array:
         plain = partial(convolution, x, stride=stride, zeros=zeros)
@@ -251,6 +324,11 @@ def _backward(
 
 
 convolution_with_care.defvjp(_forward, _backward)
+
+
+def _turned(kernel: jax.Array) -> jax.Array:
+    """By half a turn, inputs and outputs exchanged: it leads gradients back."""
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
 def _held(kernel: jax.Array, sharding: Sharding | None) -> jax.Array:

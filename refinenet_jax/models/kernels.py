@@ -140,15 +140,20 @@ def _along(
     return lax.platform_dependent(*arrays, cpu=of_runs, default=of_bordered)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Each channel convolved with a kernel of its own, without a border.
 
-    A sum of shifted slices, which XLA fuses; the products of bfloat16 values are added
-    in float32.
+    The products of bfloat16 values are added in float32.
 
     x: float [B,H,W,C], with the zeros of the border; kernel: [k,k,1,C] of x's dtype →
     [B,(H-k)//stride+1,(W-k)//stride+1,C] of that dtype.
     """
+    return _sum_of_shifted(x, kernel, stride)
+
+
+def _sum_of_shifted(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """A sum of shifted slices, which XLA fuses."""
     size = kernel.shape[0]
     height, width = ((length - size) // stride * stride + 1 for length in x.shape[1:3])
     # Before they are shifted, so that gradients are added in float32, too.
@@ -165,6 +170,62 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
             ]
             total = total + shifted * weights[row, column, 0][None, None, None]
     return total.astype(x.dtype)
+
+
+def _depthwise_and_kept(
+    x: jax.Array, kernel: jax.Array, stride: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _sum_of_shifted(x, kernel, stride), (x, kernel)
+
+
+def _depthwise_gradient(
+    stride: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def of_jax(*arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x, kernel, gradient = arrays
+        convolve = functools.partial(_sum_of_shifted, stride=stride)
+        found: tuple[jax.Array, jax.Array] = jax.vjp(convolve, x, kernel)[1](gradient)
+        return found
+
+    def row_by_row(*arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+        of_x, _ = of_jax(*arrays)
+        return of_x, _kernel_gradient_by_rows(*arrays, stride=stride)
+
+    return lax.platform_dependent(*kept, gradient, cpu=row_by_row, default=of_jax)
+
+
+def _kernel_gradient_by_rows(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, *, stride: int
+) -> jax.Array:
+    """On CPUs a sum over whole pictures would have each shifted copy written."""
+    size, width = kernel.shape[0], gradient.shape[2]
+    x, gradient = lax.optimization_barrier((x, gradient))
+
+    def add(totals: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
+        over = lax.dynamic_index_in_dim(gradient, index, 1, keepdims=False)
+        over = over.astype(jnp.float32)
+        rows = (
+            lax.dynamic_index_in_dim(x, index * stride + row, 1, keepdims=False)
+            for row in range(size)
+        )
+        seen = (
+            row[:, column : column + (width - 1) * stride + 1 : stride]
+            for row in rows
+            for column in range(size)
+        )
+        return [
+            total + part.astype(jnp.float32) * over
+            for total, part in zip(totals, seen, strict=True)
+        ], None
+
+    batch, height, _, channels = gradient.shape
+    none = [jnp.zeros((batch, width, channels))] * size**2
+    totals, _ = lax.scan(add, none, jnp.arange(height))
+    found = jnp.stack([total.sum((0, 1)) for total in totals])
+    return found.reshape(kernel.shape).astype(kernel.dtype)
+
+
+depthwise_conv.defvjp(_depthwise_and_kept, _depthwise_gradient)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
