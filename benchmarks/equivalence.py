@@ -94,12 +94,11 @@ FORMS = {
     "train.accumulate=2": Form(_with(accumulate=2)),
     "model.remat=blocks": Form(_with(remat="blocks")),
     "model.remat=all": Form(_with(remat="all")),
-    "model.scan_blocks": Form(_with(scan_blocks=True)),
     "train.ema=0.9": Form(_with(ema_decay=0.9)),
     "train.shard_state": Form(_PLAIN, _SHARES, 2),
     "train.row_shards=2": Form(_PLAIN, {"row_shards": 2}, 2),
     "all of them": Form(
-        _with(accumulate=2, remat="all", scan_blocks=True, ema_decay=0.9),
+        _with(accumulate=2, remat="all", ema_decay=0.9),
         {"row_shards": 2, **_SHARES},
         2,
     ),

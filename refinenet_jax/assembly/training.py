@@ -134,7 +134,6 @@ def _options_of(
         ),
         ema_decay=config.train.ema,
         remat=config.model.remat,
-        scan_blocks=config.model.scan_blocks,
     )
 
 

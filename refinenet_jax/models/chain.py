@@ -1,27 +1,18 @@
-"""Modules in a row: forgotten and computed again, or compiled once for all that are equal.
+"""Modules in a row, whose insides training may forget and compute again.
 
-Both save something at training: memory for what the backward pass needs, or the time in
-which a program is compiled. Neither changes what is computed, nor where a parameter
-stands in the network.
+That saves memory for what the backward pass needs, and changes neither what is computed
+nor where a parameter stands in the network.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from refinenet_jax.models.layers import FeatureMap
 
 Remat = Literal["none", "blocks", "all"]
-
-_Module = TypeVar("_Module", bound=nnx.Module)
-
-# A loop costs more seconds of compilation than it saves for fewer.
-_FEWEST = 8
 
 
 class Recomputing(nnx.Module):
@@ -48,36 +39,15 @@ class Chain(nnx.List, Recomputing):
 
     Example:
         units = Chain([ResidualConvUnit(8, dtype=jnp.float32, rngs=rngs) for _ in range(8)])
-        looped = nnx.view(units, scan_blocks=True)  # compiles one unit, not eight
-        np.testing.assert_allclose(looped(x).values, units(x).values, rtol=1e-5)
-
-    Attributes:
-        scan_blocks: neighbours that are equal but for their weights run as one loop, from
-            eight on.
+        frugal = nnx.view(units, remat="blocks")
+        np.testing.assert_allclose(frugal(x).values, units(x).values, rtol=1e-5)
     """
-
-    scan_blocks: bool = False
-
-    def set_view(
-        self, remat: Remat | None = None, scan_blocks: bool | None = None
-    ) -> None:
-        """Called by nnx.view."""
-        super().set_view(remat)
-        if scan_blocks is not None:
-            self.scan_blocks = scan_blocks
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
         forgets = self.remat != "none"
-        number = 0
-        for equal in _neighbours(self) if self.scan_blocks else ([b] for b in self):
-            if len(equal) >= _FEWEST:
-                with jax.named_scope(f"{number}_to_{number + len(equal) - 1}"):
-                    x = _looped(equal, x, forgets=forgets)
-            else:
-                for place, block in enumerate(equal, number):
-                    with jax.named_scope(str(place)):
-                        x = recomputed(_call, block, x, when=forgets)
-            number += len(equal)
+        for number, block in enumerate(self):
+            with jax.named_scope(str(number)):
+                x = recomputed(_call, block, x, when=forgets)
         return x
 
 
@@ -113,30 +83,3 @@ def _pure(
         return result, nnx.state(module, nnx.BatchStat)
 
     return pure
-
-
-def _neighbours(blocks: Iterable[_Module]) -> list[list[_Module]]:
-    """The blocks in order, those together that differ in their values alone."""
-
-    def kind(block: nnx.Module) -> tuple[Any, ...]:
-        graph, state = nnx.split(block)
-        return graph, tuple((x.shape, x.dtype) for x in jax.tree.leaves(state))
-
-    return [list(group) for _, group in itertools.groupby(blocks, kind)]
-
-
-def _looped(
-    blocks: Sequence[nnx.Module], x: FeatureMap, *, forgets: bool
-) -> FeatureMap:
-    """Equal blocks, one after the other: a loop over their stacked weights."""
-    graph, _ = nnx.split(nnx.view(blocks[0], in_loop=True, raise_if_not_found=False))
-    states = [nnx.state(block) for block in blocks]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    pure = _pure(_call, graph)
-    if forgets:
-        # In a loop nothing is there that the compiler could merge it with again.
-        pure = jax.checkpoint(pure, prevent_cse=False)
-    x, statistics = lax.scan(lambda x, state: pure(state, x), x, stacked)
-    for index, block in enumerate(blocks):
-        nnx.update(block, jax.tree.map(lambda leaf, i=index: leaf[i], statistics))
-    return x

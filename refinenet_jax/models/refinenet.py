@@ -256,7 +256,6 @@ def in_training(
     *,
     frozen_statistics: bool = False,
     remat: Remat = "none",
-    scan_blocks: bool = False,
     in_loop: bool = False,
     kernel_sharding: Sharding | None = None,
 ) -> _Module:
@@ -266,7 +265,6 @@ def in_training(
 
     frozen_statistics: BatchNorm keeps and uses its own, as in the paper.
     remat: what the backward pass computes again to save memory, see `Recomputing`.
-    scan_blocks: equal blocks are compiled once, see `Chain`.
     in_loop: it is traced into the body of a loop, where some gradients are slow.
     kernel_sharding: whole on each device, where the rows of pictures are divided over
         devices.
@@ -280,7 +278,6 @@ def in_training(
         deterministic=False,
         use_running_average=frozen_statistics,
         remat=remat,
-        scan_blocks=scan_blocks,
         in_loop=in_loop,
         kernel_sharding=kernel_sharding,
         raise_if_not_found=False,

@@ -149,12 +149,6 @@ MODEL = (
         "give.",
     ),
     Setting(
-        "model.scan_blocks",
-        False,
-        Flag(),
-        "Equal blocks in a row, from eight on, are compiled once, as a loop.",
-    ),
-    Setting(
         "model.batch_norm",
         "trained",
         OneOf(("trained", "frozen_statistics", "frozen")),

@@ -42,7 +42,6 @@ class StepOptions:
         ema_decay: of the average of the network, where the state has one; it starts
             lower, (1 + step) / (10 + step).
         remat: what is computed twice to save memory; see `models.chain.Recomputing`.
-        scan_blocks: equal blocks are compiled once; see `models.chain.Chain`.
     """
 
     frozen_statistics: bool = False
@@ -50,7 +49,6 @@ class StepOptions:
     weight: Loss = losses.valid_pixels
     ema_decay: float = 0.0
     remat: Remat = "none"
-    scan_blocks: bool = False
 
 
 def build_train_step(
@@ -90,7 +88,6 @@ def build_train_step(
         network,
         frozen_statistics=options.frozen_statistics,
         remat=options.remat,
-        scan_blocks=options.scan_blocks,
         in_loop=options.accumulate > 1,
         kernel_sharding=layout.kernels,
     )
