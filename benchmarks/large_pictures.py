@@ -23,7 +23,7 @@ import numpy as np
 import tifffile
 from flax import nnx
 
-from refinenet_jax import Segmenter, palettes
+from refinenet_jax import Segmenter, log, palettes
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.images import SUFFIXES, read_image
 from refinenet_jax.inference.large import Windows
@@ -114,6 +114,7 @@ def memory(name: str, folder: str, *edges: str) -> None:
 
 def loss(name: str, folder: str, window: str = "256") -> None:
     """Prints a line for each overlap."""
+    log.console.quiet = True  # the table alone
     segmenter, images = network(name), pictures(folder)
     wholes = [segmenter.predict(image) for image in images]
     heads = [f"{share:.0%} of it blended" for share in _SHARES]

@@ -85,8 +85,9 @@ def test_losses(monkeypatch, capsys):
     assert all(name in rows for name in ("lovasz", "ohem", "enlarged scores"))
 
 
-def test_large_pictures(workdir, capsys):
+def test_large_pictures(workdir, monkeypatch, capsys):
     module = script("large_pictures")
+    monkeypatch.setattr(module.log.console, "quiet", False)  # also afterwards
     folder = str(PICTURES / "camvid" / "val")
     module.memory("light_resnet18", folder, "600")
     assert capsys.readouterr().out.splitlines()[-1].startswith("| 600 × 600 | ")
