@@ -4,11 +4,13 @@
 
 Whole steps on a batch that lies on the devices: forward, the loss at the size of the
 labels, backward, clipping and AdamW. With --peer, PyTorch takes the same step, eager and
-compiled.
+compiled. Below the table: the arithmetic of the step's convolutions and products, and the
+share that its rate is of one large matrix product's on the same device.
 """
 
 import functools
 import os
+import statistics
 import time
 from collections.abc import Callable
 
@@ -20,6 +22,8 @@ from flax import nnx
 from parts.tables import interleaved, machine, table
 
 from refinenet_jax.models import VARIANTS, Architecture, RefineNet
+from refinenet_jax.planning import hlo
+from refinenet_jax.planning.products import products, total_flops
 from refinenet_jax.sharding import global_layout, to_devices
 from refinenet_jax.training.losses import cross_entropy
 from refinenet_jax.training.optimizer import build_optimizer, schedule
@@ -50,20 +54,21 @@ def main(argv: list[str]) -> None:
     images = rng.integers(0, 256, (*shape, 3), np.uint8)
     labels = rng.integers(0, _NUM_CLASSES, shape, np.uint8)
     for variant in _VARIANT.value:
-        step, compile_seconds = ours(variant, images, labels)
+        step, compile_seconds, flops = ours(variant, images, labels)
         candidates = {"ours": step}
         if _PEER.value:
             candidates |= peers(variant, images, labels)
         seconds = interleaved(candidates, _ROUNDS.value)
         head = f"{variant}, {_DTYPE.value}, {list(shape)}"
         print(table(head, seconds, "ours", len(images)))
-        print(f"\ncompiled in {compile_seconds:.1f} s\n")
+        print(f"\ncompiled in {compile_seconds:.1f} s")
+        print(f"{share_of_peak(flops / statistics.median(seconds['ours']))}\n")
 
 
 def ours(
     variant: str, images: np.ndarray, labels: np.ndarray
-) -> tuple[Callable[[], object], float]:
-    """A step on the batch, and the seconds that compiling took."""
+) -> tuple[Callable[[], object], float, int]:
+    """A step on the batch, the seconds that compiling took, and FLOPs of the step."""
     layout = global_layout()
     rate = schedule("cosine", 2e-3, 240, warmup_steps=20)
     optimizer = build_optimizer("adamw", rate, clip_norm=1.0)
@@ -88,15 +93,36 @@ def ours(
         layout,
     )
     start = time.perf_counter()
-    compiled = step.lower(state, batch).compile()
+    lowered = step.lower(state, batch)
+    compiled = lowered.compile()
     seconds = time.perf_counter() - start
+    program = hlo.parse(lowered.as_text(dialect="hlo"))
+    flops = sum(total_flops(products(program)).values())
 
     def take() -> None:
         nonlocal state
         state, metrics = compiled(state, batch)
         jax.block_until_ready((state, metrics))
 
-    return take, seconds
+    return take, seconds, flops
+
+
+def share_of_peak(rate: float) -> str:
+    """What so many FLOP/s of all devices are beside a product alone, on one of them."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    factor = jnp.ones((size, size), _DTYPE.value)
+    multiply = jax.jit(jnp.dot)
+    multiply(factor, factor).block_until_ready()
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        multiply(factor, factor).block_until_ready()
+        times.append(time.perf_counter() - start)
+    peak = jax.device_count() * 2 * size**3 / statistics.median(times)
+    return (
+        f"{rate / 1e9:,.0f} GFLOP/s, {rate / peak:.0%} of the {peak / 1e9:,.0f} of a "
+        f"product of {size} x {size}"
+    )
 
 
 def peers(

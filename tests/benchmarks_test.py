@@ -1,6 +1,7 @@
 """Every script in benchmarks/ runs; what it measures is not looked at."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,7 @@ def test_train_step():
         "--nocompile",
     )
     assert "| light_resnet18, float32, [4, 32, 32] |" in tables
+    assert re.search(r"\d GFLOP/s, \d+% of the [\d,]+ of a product of 2048", tables)
     assert "| PyTorch, eager |" in tables
 
 

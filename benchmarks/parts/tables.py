@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from importlib import metadata, util
 
 import jax
+import numpy as np
 
 from refinenet_jax.provenance import provenance
 
-_PAUSE = 0.2  # seconds
+_PAUSE = 1.0  # seconds
 _OTHERS = ("jax", "torch", "onnxruntime", "openvino")
 
 
@@ -21,17 +22,21 @@ def interleaved(
     """Seconds of each call; every round calls each of them once, after two warm-ups.
 
     What the machine does besides then meets all alike. Threads of one library wait
-    actively for a while after a call; the pause is for these.
+    actively for a while after a call: the pause is for these, and nobody always comes
+    after the same other.
     """
     for call in candidates.values():
         call()
         call()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    names = list(candidates)
+    random = np.random.default_rng(0)
     for _ in range(rounds):
-        for name, call in candidates.items():
+        random.shuffle(names)
+        for name in names:
             time.sleep(_PAUSE)
             start = time.perf_counter()
-            call()
+            candidates[name]()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
