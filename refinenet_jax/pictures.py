@@ -1,5 +1,6 @@
 """Pictures of label maps, and the files of pictures."""
 
+import dataclasses
 import io
 import itertools
 from collections.abc import Sequence
@@ -8,12 +9,67 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from refinenet_jax.errors import UserError
 from refinenet_jax.labels import IGNORE_LABEL, VOID_COLOUR
 
 Palette = Sequence[Sequence[int]]
 
 _COLUMNS = ("image", "truth", "prediction")
 _PAPER, _INK, _EDGE = (255, 255, 255), (0, 0, 0), (128, 128, 128)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """How pictures that are not RGB of 8 bits are shown.
+
+    Attributes:
+        channels: one, in grey, or three, counted from 0; (): the first three, or the
+            first where there are fewer.
+        percentiles: of their values, shown black and white.
+    """
+
+    channels: tuple[int, ...] = ()
+    percentiles: tuple[float, float] = (2.0, 98.0)
+
+    def __post_init__(self) -> None:
+        if len(self.channels) == 2:
+            raise UserError(
+                f"config.data.shown_channels={self.channels}: name one channel or three"
+            )
+
+    def rgb(self, image: np.ndarray) -> np.ndarray:
+        """[H,W,C] → uint8 [H,W,3]; RGB of 8 bits as it is, NaN black.
+
+        Raises:
+            UserError: the picture has no such channel.
+        """
+        count = image.shape[2]
+        if count == 3 and image.dtype == np.uint8:
+            return image
+        chosen = self.channels or ((0, 1, 2) if count >= 3 else (0,))
+        if max(chosen) >= count:
+            raise UserError(
+                f"config.data.shown_channels={self.channels}: the pictures have {count} "
+                f"channels, 0 to {count - 1}"
+            )
+        shown = [
+            _stretched(image[..., channel], self.percentiles) for channel in chosen
+        ]
+        return np.stack(shown * 3 if len(shown) == 1 else shown, axis=-1)
+
+
+STRETCHED = Shown()
+
+
+def _stretched(values: np.ndarray, percentiles: tuple[float, float]) -> np.ndarray:
+    """[H,W] → uint8 [H,W], black and white at the percentiles."""
+    values = values.astype(np.float32)
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape, np.uint8)
+    black, white = np.percentile(values[finite], percentiles)
+    scaled = (values - black) / max(white - black, np.finfo(np.float32).tiny)
+    return np.rint(255 * np.clip(np.where(finite, scaled, 0), 0, 1)).astype(np.uint8)
 
 
 def colours(label: np.ndarray, palette: Palette) -> np.ndarray:

@@ -17,9 +17,10 @@ from etils import epath
 from refinenet_jax import files, palettes, pictures
 from refinenet_jax.checkpoints.metadata import Colour, Metadata
 from refinenet_jax.checkpoints.store import open_checkpoints
+from refinenet_jax.data.picture_kind import PictureKind
 from refinenet_jax.errors import UserError, listed, unknown
 from refinenet_jax.inference import large
-from refinenet_jax.inference.inputs import Picture, pixels_of
+from refinenet_jax.inference.inputs import Picture, kind_of, pixels_of
 from refinenet_jax.inference.predictor import (
     Buckets,
     Group,
@@ -53,15 +54,17 @@ class Segmenter:
     `predict`, `probabilities` and `overlay` take one picture, or a list of them for a
     list of results in its order. A picture is a uint8 [H,W,3] RGB array, the path of an
     image file, or a Pillow image; the last two are turned upright as their EXIF
-    orientation asks, and grey, transparent and 16-bit ones become 8-bit RGB. Several
-    threads may share one segmenter.
+    orientation asks, and grey, transparent and 16-bit ones become 8-bit RGB. For a
+    network of other pictures, an array or a file is [H,W,C] of its channels and dtype,
+    see `pictures`. Several threads may share one segmenter.
 
     Attributes:
-        model: the network in inference mode, float32 [B,H,W,3] normalised →
+        model: the network in inference mode, float32 [B,H,W,channels] normalised →
             float32 [B,h,w,classes].
         class_names: one for each class id.
         palette: an RGB colour, 0..255, for each class id.
         metadata: what the checkpoint says of the network: architecture, step, ...
+        pictures: channels and dtype of the pictures that the network sees.
 
     Args:
         model: a network with weights, in any mode.
@@ -83,6 +86,7 @@ class Segmenter:
         buckets: Sequence[Shape] = (),
         batch_size: int = 1,
         keep_compiled: bool = False,
+        shown: pictures.Shown = pictures.STRETCHED,
     ):
         if keep_compiled:
             keep_compiled_programs()
@@ -90,6 +94,8 @@ class Segmenter:
         self.metadata = metadata
         self.class_names: tuple[str, ...] = metadata.class_names
         self.palette: tuple[Colour, ...] = metadata.palette
+        self.pictures: PictureKind = kind_of(metadata.architecture)
+        self._shown = shown
         self._predictor = self._new_predictor(protocol, buckets, batch_size)
         self._of_windows: dict[int, Predictor] = {}  # by their size
 
@@ -104,6 +110,7 @@ class Segmenter:
         buckets: Sequence[Shape] = (),
         batch_size: int = 1,
         keep_compiled: bool = False,
+        shown: pictures.Shown = pictures.STRETCHED,
     ) -> "Segmenter":
         """Opens the workdir of a run, or what mode convert wrote.
 
@@ -115,6 +122,7 @@ class Segmenter:
             buckets: likewise.
             batch_size: likewise.
             keep_compiled: likewise.
+            shown: likewise.
 
         Raises:
             UserError: no checkpoint there, or a damaged one; `which` or `dtype` is
@@ -137,6 +145,7 @@ class Segmenter:
             buckets=buckets,
             batch_size=batch_size,
             keep_compiled=keep_compiled,
+            shown=shown,
         )
 
     @classmethod
@@ -149,6 +158,7 @@ class Segmenter:
         buckets: Sequence[Shape] = (),
         batch_size: int = 1,
         keep_compiled: bool = False,
+        shown: pictures.Shown = pictures.STRETCHED,
     ) -> "Segmenter":
         """Opens a .safetensors file that `save` or mode export wrote.
 
@@ -159,6 +169,7 @@ class Segmenter:
             buckets: likewise.
             batch_size: likewise.
             keep_compiled: likewise.
+            shown: likewise.
 
         Raises:
             UserError: no such file, a damaged one, or one that does not say what its
@@ -178,6 +189,7 @@ class Segmenter:
             buckets=buckets,
             batch_size=batch_size,
             keep_compiled=keep_compiled,
+            shown=shown,
         )
 
     def __repr__(self) -> str:
@@ -250,8 +262,8 @@ class Segmenter:
     ) -> None:
         """Class ids of a picture beyond memory, window by window, into a TIFF file.
 
-        A TIFF is read window by window too, other files are read whole. The result is
-        tiled, compressed, in colour and georeferenced as the picture is. The same call
+        A TIFF of RGB is read window by window too, other files are read whole. The
+        result is tiled, compressed, in colour and georeferenced as the picture is. The same call
         goes on where one ended that was broken off; docs/large_pictures.md.
 
         Args:
@@ -280,7 +292,8 @@ class Segmenter:
                 data = pictures.encode(shown, "JPEG")
                 files.write_bytes(files.path(overview), data)
 
-        with large.opened(picture, windows.size) as (seen, about), telling_of_memory():
+        opening = large.opened(picture, windows.size, self.pictures)
+        with opening as (seen, about), telling_of_memory():
             large.predict(
                 seen,
                 file,
@@ -363,7 +376,9 @@ class Segmenter:
         palette = self.palette
         if distinct:
             palette = palettes.distinct(len(palette))
-        mixed = pictures.overlay(image, label, palette, outlined=distinct)
+        mixed = pictures.overlay(
+            self._shown.rgb(image), label, palette, outlined=distinct
+        )
         names = self.class_names
         return pictures.with_legend(mixed, label, names, palette, heading=heading)
 
@@ -374,7 +389,7 @@ class Segmenter:
         than wait for others of their size.
         """
         if not isinstance(given, list):
-            return run([pixels_of(given)])[0]
+            return run([pixels_of(given, self.pictures)])[0]
         found: dict[int, np.ndarray] = {}
         waiting: dict[Group, dict[int, np.ndarray]] = collections.defaultdict(dict)
 
@@ -382,7 +397,7 @@ class Segmenter:
             found.update(zip(images, run(list(images.values())), strict=True))
 
         for index, picture in enumerate(given):
-            image = pixels_of(picture)
+            image = pixels_of(picture, self.pictures)
             group = self._predictor.group(image.shape[:2])
             waiting[group][index] = image
             if len(waiting[group]) == self._predictor.batch_size:

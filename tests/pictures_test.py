@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from refinenet_jax import pictures
+from refinenet_jax.errors import UserError
 from refinenet_jax.labels import VOID_COLOUR
 
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 100, 50))
@@ -136,3 +137,43 @@ def test_encoded_image_reads_back():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     decoded = np.asarray(Image.open(io.BytesIO(pictures.encode(image, "PNG"))))
     assert decoded.tolist() == image.tolist()
+
+
+def test_rgb_is_shown_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    assert pictures.STRETCHED.rgb(image) is image
+
+
+def test_other_pictures_are_stretched_between_percentiles():
+    image = np.zeros((10, 11, 4), np.uint16)
+    image[..., 0] = np.arange(110).reshape(10, 11) * 300 + 5
+    image[..., 3] = 7
+    shown = pictures.Shown((0, 3, 0), (0.0, 100.0)).rgb(image)
+    assert shown.dtype == np.uint8
+    steps = np.rint(np.arange(110).reshape(10, 11) / 109 * 255)
+    np.testing.assert_array_equal(shown[..., 0], steps)
+    np.testing.assert_array_equal(shown[..., 2], steps)
+    assert not shown[..., 1].any()
+    # Beyond the percentiles all is black or white.
+    narrow = pictures.Shown((0,), (20.0, 80.0)).rgb(image)
+    assert (narrow == 0).sum() >= 3 * 22
+    assert (narrow == 255).sum() >= 3 * 22
+    assert (narrow[..., 0] == narrow[..., 2]).all()
+
+
+def test_what_is_no_number_is_black():
+    image = np.linspace(-9, 9, 20, dtype=np.float32).reshape(4, 5, 1)
+    image[0, 0], image[3, 4] = np.nan, np.inf
+    shown = pictures.STRETCHED.rgb(image)
+    assert shown.shape == (4, 5, 3)
+    assert not shown[0, 0].any()
+    assert not shown[3, 4].any()
+    assert shown[3, 3].min() > 250
+    assert not pictures.STRETCHED.rgb(np.full((2, 3, 2), np.nan, np.float32)).any()
+
+
+def test_a_channel_that_is_not_there_is_named():
+    with pytest.raises(UserError, match="have 2 channels, 0 to 1"):
+        pictures.Shown((2,)).rgb(np.zeros((2, 3, 2), np.uint16))
+    with pytest.raises(UserError, match="one channel or three"):
+        pictures.Shown((0, 1))

@@ -16,8 +16,9 @@ from refinenet_jax.assembly.data import (
 )
 from refinenet_jax.data.class_maps import ClassMap, read_class_map
 from refinenet_jax.data.datasets import Dataset, lookup
-from refinenet_jax.data.decoded import BYTES_PER_PIXEL
+from refinenet_jax.data.decoded import bytes_per_pixel
 from refinenet_jax.data.mixture import Ingredient
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.data.pipeline import train_batches
 from refinenet_jax.data.source import Source
 from refinenet_jax.data.transforms import (
@@ -45,23 +46,29 @@ def build_batches(
         config: see `refinenet_jax.config`.
         data: with config.data.train_split opened; the classes of all other data sets
             are translated to those of its data set.
-        mean: RGB in 0..255, around images that are smaller than the crop.
+        mean: of each channel, around images that are smaller than the crop.
 
     Raises:
         OutOfMemory: the batches that are read ahead do not fit this host.
         UserError: a data set that is mixed in is not there, or has no class map.
     """
-    _refuse_large_batches(config)
     settings, dataset = config.data, data.dataset
     source = data.sources[settings.train_split]
+    _refuse_large_batches(config, source.kind)
+    if any(settings.colour_jitter) and source.kind != RGB:
+        raise UserError(
+            f"config.data.colour_jitter={tuple(settings.colour_jitter)}, but the pictures "
+            f"of {dataset.name} have {source.kind}, which has no colours to change: set "
+            "config.data.colour_jitter=(0,0,0,0)"
+        )
     ingredients = [_ingredient(config, source, settings.weight, None, 0, dataset)]
     for other in settings.mix:
-        ingredients.append(_mixed_in(config, other, dataset))
+        ingredients.append(_mixed_in(config, other, dataset, source.kind))
     if settings.decoded_cache:
         _refuse_large_cache(config, ingredients)
     return train_batches(
         ingredients,
-        _transforms(config, mean),
+        _transforms(config, mean, source.kind),
         batch_size=config.train.batch_size // jax.process_count(),
         seed=config.seed,
         process_index=jax.process_index(),
@@ -71,13 +78,13 @@ def build_batches(
     )
 
 
-def _refuse_large_batches(config: ConfigDict) -> None:
+def _refuse_large_batches(config: ConfigDict, kind: PictureKind) -> None:
     """Raises OutOfMemory where the batches that are read ahead do not fit this host."""
     data, workers = config.data, max(config.data.num_workers, 1)
     # Each thread works on a batch, and twice as many wait; see data/pipeline.py.
     number = workers * 3 * data.num_threads
     pixels = config.train.batch_size // jax.process_count() * data.crop_size**2
-    needed = number * pixels * 4 + data.num_workers * _WORKER_BYTES
+    needed = number * pixels * bytes_per_pixel(kind) + data.num_workers * _WORKER_BYTES
     if needed > memory.host_bytes():
         raise memory.OutOfMemory(
             f"config.train.batch_size={config.train.batch_size} of "
@@ -99,7 +106,7 @@ def _refuse_large_cache(config: ConfigDict, ingredients: Sequence[Ingredient]) -
             counts = counts[ingredient.indices]
         number, pixels = number + len(counts), pixels + int(counts.sum())
     each = "" if workers == 1 else f" in {workers} workers"
-    needed = pixels * BYTES_PER_PIXEL * workers
+    needed = pixels * bytes_per_pixel(ingredients[0].source.kind) * workers
     told = f"{number} decoded examples take {needed / 2**30:.3g} GiB{each}"
     if needed > data.decoded_cache * 2**30:
         raise UserError(
@@ -114,11 +121,12 @@ def _refuse_large_cache(config: ConfigDict, ingredients: Sequence[Ingredient]) -
     log.say(f"{told} and are kept")
 
 
-def _transforms(config: ConfigDict, mean: Sequence[float]) -> list[Transform]:
+def _transforms(
+    config: ConfigDict, mean: Sequence[float], kind: PictureKind = RGB
+) -> list[Transform]:
     """In order: sizes first, so that colours are changed on the crop alone."""
     data = config.data
-    red, green, blue = (round(value) for value in mean)
-    fill = (red, green, blue)
+    fill = tuple(x if kind.dtype == "float32" else round(x) for x in mean)
     smallest, largest = data.scale_range
     crop = ClassCentredCrop if data.crop == "class_centred" else RandomCrop
     transforms: list[Transform] = [
@@ -138,9 +146,16 @@ def _transforms(config: ConfigDict, mean: Sequence[float]) -> list[Transform]:
     return transforms
 
 
-def _mixed_in(config: ConfigDict, other: dict, dataset: Dataset) -> Ingredient:
+def _mixed_in(
+    config: ConfigDict, other: dict, dataset: Dataset, kind: PictureKind
+) -> Ingredient:
     """A data set of config.data.mix, its classes translated to those of `dataset`."""
-    request = request_of(config, name=other["name"], manual_dir=other["manual_dir"])
+    request = request_of(
+        config,
+        name=other["name"],
+        manual_dir=other["manual_dir"],
+        channels=kind.channels,
+    )
     class_names = lookup(request).class_names
     class_map = None
     if other["class_map"]:
@@ -151,6 +166,11 @@ def _mixed_in(config: ConfigDict, other: dict, dataset: Dataset) -> Ingredient:
             "name a class_map"
         )
     [source] = open_request(request, other["split"])
+    if source.kind != kind:
+        raise UserError(
+            f"config.data.mix: the pictures of {other['name']} have {source.kind}, those "
+            f"of {dataset.name} {kind}: mix pictures of one kind"
+        )
     return _ingredient(
         config, source, other["weight"], class_map, other["min_pixels"], dataset
     )

@@ -26,6 +26,7 @@ from refinenet_jax.data.preparation import copied, prepare
 from refinenet_jax.data.request import FolderLabels, Request
 from refinenet_jax.data.source import Source
 from refinenet_jax.errors import UserError, listed
+from refinenet_jax.pictures import Shown
 from refinenet_jax.processes import on_first_process
 
 OTHERS_END = "process 0 found errors in the data, see there"
@@ -48,9 +49,16 @@ class JobData:
 
 
 def request_of(
-    config: ConfigDict, *, name: str = "", manual_dir: str | None = None
+    config: ConfigDict,
+    *,
+    name: str = "",
+    manual_dir: str | None = None,
+    channels: int = 0,
 ) -> Request:
-    """The config's data set, or one that it mixes in, and where its files are."""
+    """The config's data set, or one that it mixes in, and where its files are.
+
+    channels: of a network that is there already; 0: what config.model.channels asks for.
+    """
     data = config.data
     return Request(
         name=name or data.name,
@@ -59,6 +67,8 @@ def request_of(
         damaged=data.damaged,
         folder=FolderLabels(**data.folder),
         cache_dir=data.cache_dir,
+        channels=channels or config.model.channels,
+        not_finite=data.not_finite,
     )
 
 
@@ -77,13 +87,16 @@ def find_dataset(config: ConfigDict) -> Dataset:
     return dataset
 
 
-def open_data(config: ConfigDict, *splits: str, look: bool = False) -> JobData:
+def open_data(
+    config: ConfigDict, *splits: str, look: bool = False, channels: int = 0
+) -> JobData:
     """Opens splits of the config's data set, prepared by one process for all.
 
     Args:
         config: the whole configuration.
         splits: their names.
         look: whether config.data.check_images examples of each are looked at first.
+        channels: see `request_of`.
 
     Raises:
         UserError: the data or a split is not there, or the look found an error.
@@ -91,7 +104,7 @@ def open_data(config: ConfigDict, *splits: str, look: bool = False) -> JobData:
     dataset = find_dataset(config)
     if look and config.data.check_images:
         refuse_errors(config)
-    request = request_of(config)
+    request = request_of(config, channels=channels)
     if request.data_dir.startswith(buckets.PREFIX) and not request.cache_dir:
         log.say(
             f"reading {request.data_dir} over the network, image by image: with a folder "
@@ -155,6 +168,25 @@ def class_pixels(source: Source) -> ClassCounts:
     return source.class_pixels(log) if counts is None else counts
 
 
+def mean_and_std(source: Source) -> tuple[list[float], list[float]]:
+    """Of each channel of pictures that are not RGB, in their own units.
+
+    All processes must call this: where they were not measured yet, one of them does so.
+    """
+    found = on_first_process(
+        lambda: source.mean_and_std(log),
+        "process 0 could not measure the pictures, see there",
+    )
+    return source.mean_and_std(log) if found is None else found
+
+
+def shown_of(config: ConfigDict) -> Shown:
+    """How pictures that are not RGB are shown."""
+    return Shown(
+        tuple(config.data.shown_channels), tuple(config.data.shown_percentiles)
+    )
+
+
 def open_originals(config: ConfigDict, sources: Mapping[str, Source]) -> Originals:
     """What there is to look at: the files as they are, else what was prepared.
 
@@ -201,6 +233,7 @@ def survey(
                 num_pictures=num_pictures,
                 num_threads=config.data.num_threads,
                 on_image=on_image,
+                shown=shown_of(config),
             )
             for split in data.splits
         ]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import jax
 from ml_collections import ConfigDict
 
-from refinenet_jax.assembly.data import JobData
+from refinenet_jax.assembly.data import JobData, shown_of
+from refinenet_jax.errors import UserError
 from refinenet_jax.evaluation.evaluator import Evaluator
 from refinenet_jax.inference.predictor import Buckets, Predictor
 from refinenet_jax.inference.protocol import Protocol
@@ -53,9 +54,18 @@ def build_evaluator(config: ConfigDict, network: RefineNet, data: JobData) -> Ev
 
     network: only its structure is used; it may be abstract.
     data: with that split opened.
+
+    Raises:
+        UserError: its pictures are of another kind than the network sees.
     """
     predictor = build_predictor(config, network, layout_of(config, jax.local_devices()))
     split = config.data.eval_split
+    kind = data.sources[split].kind
+    if kind != predictor.kind:
+        raise UserError(
+            f"the pictures of {data.dataset.name} have {kind}, but the network sees "
+            f"{predictor.kind}: take other data or another network"
+        )
     return Evaluator(
         predictor,
         data.dataset,
@@ -65,4 +75,5 @@ def build_evaluator(config: ConfigDict, network: RefineNet, data: JobData) -> Ev
         bootstrap_samples=config.eval.bootstrap_samples,
         boundary_width=config.eval.boundary_width,
         seed=config.seed,
+        shown=shown_of(config),
     )

@@ -5,14 +5,20 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import nnx
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
+from refinenet_jax.assembly.data import mean_and_std
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.checkpoints.store import FOLDER, open_checkpoints
 from refinenet_jax.data.datasets import Dataset
+from refinenet_jax.data.picture_kind import RGB, PictureKind
+from refinenet_jax.data.source import Source
+from refinenet_jax.errors import UserError
+from refinenet_jax.inference.inputs import kind_of
 from refinenet_jax.models import Architecture
 from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.models.leaves import CLASSIFIER, named_leaves, replace_leaves
@@ -20,26 +26,84 @@ from refinenet_jax.weights import torch
 from refinenet_jax.weights.load import read_weights, shapes_of
 
 
-def architecture_of(config: ConfigDict, num_classes: int) -> Architecture:
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """What a network is to know of pictures.
+
+    Attributes:
+        kind: of all of them.
+        mean: of each channel, where they are not RGB; (): the backbone's own.
+        std: as `mean`.
+    """
+
+    kind: PictureKind = RGB
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, source: Source) -> "Pictures":
+        """Those of the training split; all processes must call this."""
+        if source.kind == RGB:
+            return cls()
+        mean, std = mean_and_std(source)
+        return cls(source.kind, tuple(mean), tuple(std))
+
+    @classmethod
+    def seen_by(cls, architecture: Architecture) -> "Pictures":
+        """Those that a network was made for."""
+        return cls(kind_of(architecture), architecture.mean, architecture.std)
+
+    @classmethod
+    def asked_for(cls, config: ConfigDict) -> "Pictures":
+        """What the config says, where there are none at hand."""
+        channels = config.model.channels or RGB.channels
+        kind = PictureKind(channels, config.model.picture_dtype or RGB.dtype)
+        if kind == RGB:
+            return cls()
+        return cls(kind, (0.0,) * kind.channels, (1.0,) * kind.channels)
+
+
+AS_RGB = Pictures()
+
+
+def architecture_of(
+    config: ConfigDict, num_classes: int, pictures: Pictures = AS_RGB
+) -> Architecture:
     """The group config.model, with the number of classes where that is 0.
 
     Raises:
-        UserError: the variant is unknown.
+        UserError: the variant is unknown, the pictures are of another dtype, or mean or
+            std is set for what is not RGB.
     """
     names = [field.name for field in dataclasses.fields(Architecture)]
     values = {name: config.model[name] for name in names}
     values["num_classes"] = values["num_classes"] or num_classes
+    if values["picture_dtype"] not in ("", pictures.kind.dtype):
+        raise UserError(
+            f"config.model.picture_dtype={values['picture_dtype']!r}, but the pictures "
+            f"have {pictures.kind}: leave it empty, or take other data"
+        )
+    values["picture_dtype"] = pictures.kind.dtype
+    for name in ("mean", "std"):
+        if values[name] and pictures.kind != RGB:
+            raise UserError(
+                f"config.model.{name}={tuple(values[name])} is of RGB, but the pictures "
+                f"have {pictures.kind}: set (), for what they have themselves"
+            )
+        values[name] = values[name] or getattr(pictures, name)
     return Architecture(**values)
 
 
-def describe(config: ConfigDict, dataset: Dataset) -> Metadata:
+def describe(
+    config: ConfigDict, dataset: Dataset, pictures: Pictures = AS_RGB
+) -> Metadata:
     """All that is needed to use the network without its config.
 
     Raises:
-        UserError: the variant is unknown.
+        UserError: see `architecture_of`.
     """
     return Metadata(
-        architecture_of(config, dataset.num_classes),
+        architecture_of(config, dataset.num_classes, pictures),
         dataset.class_names,
         dataset.palette,
         dataset=dataset.name,
@@ -49,6 +113,17 @@ def describe(config: ConfigDict, dataset: Dataset) -> Metadata:
         averaged=config.train.ema > 0,
         config=config.to_dict(),
     )
+
+
+def refuse_other_channels(
+    config: ConfigDict, origin: epath.Path, found: Architecture
+) -> None:
+    """Raises UserError where a network sees others than config.model.channels says."""
+    if config.model.channels not in (0, found.channels):
+        raise UserError(
+            f"{origin} holds a network of {found.channels} channels, but "
+            f"config.model.channels={config.model.channels}: set 0, or choose another"
+        )
 
 
 def refuse_missing_weights(config: ConfigDict) -> None:
@@ -103,6 +178,7 @@ def _of_torch_file(
         metadata.architecture,
         shapes_of(nnx.merge_state(params, batch_stats)),
         with_classifier=config.init_classifier,
+        channels=config.init_channels,
     )
     log.say(str(taken))
     arrays = {

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from refinenet_jax.assembly import evaluation, training
 from refinenet_jax.assembly.data import find_dataset
-from refinenet_jax.assembly.network import architecture_of
+from refinenet_jax.assembly.network import Pictures, architecture_of
 from refinenet_jax.checkpoints.store import with_sharding
 from refinenet_jax.inference.predictor import Predictor
 from refinenet_jax.inference.protocol import Shape
@@ -43,7 +43,8 @@ def network_of(config: ConfigDict) -> RefineNet:
     """
     classes = config.model.num_classes or find_dataset(config).num_classes
     return abstract_network(
-        architecture_of(config, classes), jnp.dtype(config.model.dtype)
+        architecture_of(config, classes, Pictures.asked_for(config)),
+        jnp.dtype(config.model.dtype),
     )
 
 
@@ -148,13 +149,14 @@ def _evaluation(
 ) -> Program:
     height, width = predictor.group(shape)[0]
     images, devices = predictor.batch_size, predictor.layout.num_devices
+    bytes_per_pixel = predictor.kind.bytes_per_pixel
     return Program(
         name=f"the evaluation of {images} images of {height} x {width}",
         lower=lambda: predictor.lower(params, batch_stats, shape),
         images=images,
         parts={
             "parameters": _bytes((params, batch_stats)),
-            "batch": images * height * width * 3 // devices,
+            "batch": images * height * width * bytes_per_pixel // devices,
         },
         parameter_shapes=[],
         num_devices=devices,

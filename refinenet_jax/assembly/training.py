@@ -159,9 +159,12 @@ def _abstract_batch(
     config: ConfigDict, network: RefineNet, layout: Layout
 ) -> dict[str, jax.ShapeDtypeStruct]:
     size, crop = config.train.batch_size, config.data.crop_size
-    channels = network.architecture.channels
-    shapes = {"image": (size, crop, crop, channels), "label": (size, crop, crop)}
+    seen = network.architecture
+    arrays = {
+        "image": ((size, crop, crop, seen.channels), jnp.dtype(seen.picture_dtype)),
+        "label": ((size, crop, crop), jnp.dtype(jnp.uint8)),
+    }
     return {
-        name: jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=layout.batch)
-        for name, shape in shapes.items()
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=layout.batch)
+        for name, (shape, dtype) in arrays.items()
     }

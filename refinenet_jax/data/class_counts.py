@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,8 @@ def parse_counts(texts: Iterable[str]) -> ClassCounts:
     return np.array([[int(word) for word in text.split()] for text in texts], np.int64)
 
 
-def write_counts(file: epath.Path, counts: ClassCounts) -> None:
-    """Writes the counts behind their sha256.
+def write_counts(file: epath.Path, counts: npt.NDArray[Any]) -> None:
+    """Writes counts, or other numbers of each example, behind their sha256.
 
     Raises:
       UserError: the folder cannot be written to, or is full.
@@ -38,7 +39,7 @@ def write_counts(file: epath.Path, counts: ClassCounts) -> None:
     files.write_bytes(file, hashlib.sha256(data).digest() + data)
 
 
-def read_counts(file: epath.Path) -> ClassCounts | None:
+def read_counts(file: epath.Path) -> npt.NDArray[Any] | None:
     """What `write_counts` wrote; None where it is not there or not whole."""
     with contextlib.suppress(OSError):
         content = file.read_bytes()

@@ -9,8 +9,10 @@ import tensorflow_datasets as tfds
 
 from refinenet_jax import files
 from refinenet_jax.data.builders.records import SegmentationBuilder
+from refinenet_jax.data.channel_moments import moments_file
 from refinenet_jax.data.class_counts import counts_file
 from refinenet_jax.data.class_table import read_class_table
+from refinenet_jax.data.picture_kind import PictureKind
 from refinenet_jax.data.request import Request
 from refinenet_jax.data.source import Source, StoredRecords
 from refinenet_jax.errors import UserError
@@ -197,7 +199,8 @@ def open_split(prepared: SegmentationBuilder, split: str) -> Source:
       split: one of `Dataset.splits`.
 
     Raises:
-      UserError: unknown split, or one that the prepared copy lacks.
+      UserError: unknown split, one that the prepared copy lacks, or pictures of other
+        channels than the request asks for.
     """
     parts = split_parts(prepared.name, split, prepared.info.splits)
     for part, remedy in parts.items():
@@ -226,7 +229,30 @@ def open_split(prepared: SegmentationBuilder, split: str) -> Source:
         counts_file(folder, part): prepared.info.splits[part].num_examples
         for part in parts
     }
-    return Source(records, key, list(metadata["left_out"]), counts)
+    moments = {
+        moments_file(folder, part): prepared.info.splits[part].num_examples
+        for part in parts
+    }
+    kind = kind_for(prepared)
+    return Source(records, key, list(metadata["left_out"]), counts, kind, moments)
+
+
+def kind_for(prepared: SegmentationBuilder) -> PictureKind:
+    """What pictures are decoded as for the channels that the request asks for.
+
+    Raises:
+      UserError: the pictures have other channels.
+    """
+    stored, asked = prepared.kind, prepared.request.channels
+    if asked in (0, stored.channels):
+        return stored
+    wanted = PictureKind(asked, stored.dtype)
+    if stored.together(wanted) != wanted:
+        raise UserError(
+            f"the pictures of {prepared.name} have {stored}, but the network sees "
+            f"{asked}: set config.model.channels=0, or take other data"
+        )
+    return wanted
 
 
 def _entry(name: str) -> _Entry:

@@ -3,13 +3,16 @@
 import dataclasses
 from typing import Any, SupportsIndex
 
-import numpy as np
 import numpy.typing as npt
 
 from refinenet_jax.data.images import EncodedImage, decode_label
+from refinenet_jax.data.picture_kind import PictureKind
 from refinenet_jax.data.source import Source
 
-BYTES_PER_PIXEL = 4  # three of the image, one of the label
+
+def bytes_per_pixel(kind: PictureKind) -> int:
+    """That an example takes: its image and its label."""
+    return kind.bytes_per_pixel + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,29 +20,34 @@ class KeptImage:
     """An image whose pixels are at hand; `decode` gives what an `EncodedImage` gives.
 
     Attributes:
-      pixels: uint8 [H,W,3] RGB, read-only.
+      pixels: [H,W,C], read-only.
       name: of the file.
       source: where it is read again for less than all of its detail.
       index: its number there.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[Any]
     name: str
     source: Source
     index: int
 
-    def decode(self, unit: int = 1) -> tuple[npt.NDArray[np.uint8], int]:
+    @property
+    def kind(self) -> PictureKind:
+        """See `EncodedImage.kind`."""
+        return PictureKind.of(self.pixels)
+
+    def decode(self, unit: int = 1) -> tuple[npt.NDArray[Any], int]:
         """See `EncodedImage.decode`."""
         if unit == 1:
             return self.pixels, 1
-        image = EncodedImage(self.source[self.index]["image"], self.name)
+        image = EncodedImage(self.source[self.index]["image"], self.name, self.kind)
         return image.decode(unit) if image.most > 1 else (self.pixels, 1)
 
 
 class DecodedSource:
     """The examples of a source, each of them kept decoded from its first use on.
 
-    Takes `BYTES_PER_PIXEL` for each pixel of each example. Can be pickled, and is empty
+    Takes `bytes_per_pixel` for each pixel of each example. Can be pickled, and is empty
     then: each data worker keeps its own.
     """
 
@@ -69,7 +77,7 @@ class DecodedSource:
     def _decoded(self, number: int) -> dict[str, Any]:
         record = self._source[number]
         name = record["name"]
-        pixels, _ = EncodedImage(record["image"], name).decode()
+        pixels, _ = EncodedImage(record["image"], name, self._source.kind).decode()
         label = decode_label(record["label"], name)
         for array in (pixels, label):
             array.flags.writeable = False

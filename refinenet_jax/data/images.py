@@ -1,9 +1,11 @@
 """Decoding of images and label maps, with errors that name the file."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -12,16 +14,31 @@ import numpy.typing as npt
 import PIL.Image
 
 from refinenet_jax import files
+from refinenet_jax.data import picture_files
 from refinenet_jax.data.class_table import RawLabel
+from refinenet_jax.data.picture_files import (
+    JPEG_START,
+    PNG_START,
+    UnknownForm,
+    turn_upright,
+)
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.errors import UserError, first_line
 
 # The endings by which pictures are found; a file that is named may have any.
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".bmp",
+    ".heic",
+    ".heif",
+    ".jpeg",
+    ".jpg",
+    ".npy",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 
-_JPEG_START = b"\xff\xd8"
-_JPEG_END = b"\xff\xd9"
-_JPEG_START_OF_SCAN = 0xDA
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY = 0
 _EXIF_ORIENTATION = 0x0112
 # How OpenCV is asked for the means of so many pixels along each edge of a JPEG.
@@ -42,8 +59,9 @@ class DataError(UserError):
 
     Attributes:
       kind: one word for it: missing, damaged, jpeg_label, colours_for_ids,
-        unknown_colours, size_mismatch; of labels that are drawn as shapes: other_json,
-        unknown_category, outside or no_area.
+        unknown_colours, size_mismatch; of pictures: unknown_form, channels or
+        not_finite; of labels that are drawn as shapes: other_json, unknown_category,
+        outside or no_area.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -56,25 +74,30 @@ class DataError(UserError):
         return DataError, (self.kind, str(self))
 
 
-def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """Reads a picture the way viewers show it: uint8 [H,W,3] RGB; see `decode_image`.
+def read_image(
+    path: str | os.PathLike[str], kind: PictureKind | None = RGB
+) -> npt.NDArray[Any]:
+    """Reads a picture of a kind, the way viewers turn it; see `decode_picture`.
 
     Raises:
-      DataError: the file cannot be read or decoded.
+      DataError: the file cannot be read or decoded, or is of another kind.
     """
     data = read_bytes(path)
-    return turn_upright(decode_image(data, os.fspath(path)), orientation(data))
+    picture = decode_picture(data, os.fspath(path), kind)
+    return turn_upright(picture, orientation(data))
 
 
-def from_pillow(picture: PIL.Image.Image) -> npt.NDArray[np.uint8]:
-    """A picture of Pillow's as `read_image` reads its file: uint8 [H,W,3] RGB.
+def from_pillow(picture: PIL.Image.Image, kind: PictureKind = RGB) -> npt.NDArray[Any]:
+    """A picture of Pillow's as `read_image` reads its file: [H,W,C] of a kind.
 
     Raises:
-      UserError: its mode does not tell what is black and what is white, or its file
-        cannot be decoded.
+      UserError: its mode does not tell what is black and what is white, it is of another
+        kind, or its file cannot be decoded.
     """
     try:
-        if picture.mode in _MODES_OF_16_BITS:
+        if kind != RGB:
+            pixels = _of_pillow(picture, kind)
+        elif picture.mode in _MODES_OF_16_BITS:
             grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
             pixels = np.repeat(grey[..., None], 3, axis=-1)
         elif picture.mode in _MODES_OF_8_BITS:
@@ -92,6 +115,19 @@ def from_pillow(picture: PIL.Image.Image) -> npt.NDArray[np.uint8]:
             "damaged", f"image {name} cannot be decoded: {_reason(error)}"
         ) from error
     return turn_upright(pixels, turned)
+
+
+def _of_pillow(picture: PIL.Image.Image, kind: PictureKind) -> npt.NDArray[Any]:
+    """Grey of 8 or 16 bits or of floats, for a network of one or three channels."""
+    dtype = {"L": "uint8", "F": "float32", **dict.fromkeys(_MODES_OF_16_BITS, "uint16")}
+    found = PictureKind(1, dtype.get(picture.mode, ""))
+    if found.together(kind) != kind:
+        raise UserError(
+            f"a Pillow image of mode {picture.mode} where pictures have {kind}: give an "
+            "array, or the path of its file"
+        )
+    grey = np.asarray(picture).astype(found.dtype)[..., np.newaxis]
+    return np.repeat(grey, kind.channels, axis=2)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -165,17 +201,88 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
 
 
 def _decode(data: bytes, name: str, flags: int) -> npt.NDArray[np.uint8]:
+    with _told(name):
+        return picture_files.opencv(data, flags, 0)
+
+
+def decode_picture(
+    data: bytes, name: str, kind: PictureKind | None = RGB
+) -> npt.NDArray[Any]:
+    """Decodes a picture, not turned (but a TIFF and a HEIC, which are).
+
+    Args:
+      data: the encoded file: what `decode_image` knows, TIFF of any channels, .npy,
+        HEIC.
+      name: the file, for the error message.
+      kind: what it must be; None: as it is stored. Grey becomes three channels. RGB of
+        8 bits is what viewers show of any photograph, as `decode_image` gives it.
+
+    Returns:
+      [H,W,C], C-contiguous, without transparency.
+
+    Raises:
+      DataError: it cannot be decoded, or is of another kind.
+    """
+    if kind == RGB and picture_files.is_plain(data):
+        return decode_image(data, name)
+    if kind is None and read_header(data, name).kind == RGB:
+        return decode_picture(data, name)
+    with _told(name):
+        pixels = picture_files.decode(data)
+    found = PictureKind.of(pixels)
+    if kind is None or found == kind:
+        return pixels
+    if found.together(kind) != kind:
+        raise DataError("channels", f"image {name} has {found}, not {kind}")
+    return np.repeat(pixels, kind.channels, axis=2)
+
+
+def read_header(data: bytes, name: str) -> picture_files.Header:
+    """What kind of picture a file holds.
+
+    Raises:
+      DataError: it cannot be read, or is of no kind that is known here.
+    """
+    with _told(name):
+        return picture_files.read_header(data)
+
+
+def common_kind(found: Mapping[PictureKind, str]) -> PictureKind:
+    """The kind that all pictures can be shown as.
+
+    Args:
+      found: each kind, and a file that has it; at least one.
+
+    Raises:
+      DataError: there is none.
+    """
+    first, *others = found
+    common = first
+    for kind in others:
+        wider = common.together(kind)
+        if wider is None:
+            raise DataError(
+                "channels",
+                f"image {found[kind]} has {kind}, but image {found[first]} has {first}: "
+                "the pictures of a data set must be of one kind",
+            )
+        common = wider
+    return common
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What is wrong with the file of an image, with its name."""
     try:
-        _refuse_truncated(data)
-        encoded = np.frombuffer(data, np.uint8)
-        bgr = cv2.imdecode(encoded, flags | cv2.IMREAD_IGNORE_ORIENTATION)
-        if bgr is None:
-            raise ValueError("it is damaged or no image")
+        yield
+    except UnknownForm as error:
+        raise DataError(
+            "unknown_form", f"image {name} cannot be used: {error}"
+        ) from error
     except (ValueError, cv2.error) as error:
         raise DataError(
             "damaged", f"image {name} cannot be decoded: {_reason(error)}"
         ) from error
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,29 +290,34 @@ class EncodedImage:
     """An image that is decoded when it is known how much of its detail is wanted.
 
     Attributes:
-      data: the encoded file; see `decode_image`.
+      data: the encoded file; see `decode_picture`.
       name: of the file.
+      kind: what it is decoded as.
     """
 
     data: bytes
     name: str
+    kind: PictureKind = RGB
 
-    def decode(self, unit: int = 1) -> tuple[npt.NDArray[np.uint8], int]:
+    def decode(self, unit: int = 1) -> tuple[npt.NDArray[Any], int]:
         """Its pixels, averaged over n x n, and n: the largest that costs nothing.
 
         unit: the most that n may be; a power of 2. Only a JPEG has more than 1, at most
         8; the last of its pixels are of what is left at its edges.
 
         Raises:
-          DataError: see `decode_image`.
+          DataError: see `decode_picture`.
         """
         unit = min(unit, self.most)
+        if unit == 1:
+            return decode_picture(self.data, self.name, self.kind), 1
         return _decode(self.data, self.name, _REDUCED[unit]), unit
 
     @property
     def most(self) -> int:
         """The most pixels along each edge that its decoder averages."""
-        return max(_REDUCED) if self.data.startswith(_JPEG_START) else 1
+        shown = self.kind == RGB and self.data.startswith(JPEG_START)
+        return max(_REDUCED) if shown else 1
 
 
 def orientation(data: bytes) -> int:
@@ -220,20 +332,6 @@ def orientation(data: bytes) -> int:
             return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
         return 1  # nothing that Pillow reads, so nothing it could be turned by
-
-
-def turn_upright(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Turns [H,W,...] as its EXIF orientation 1..8 asks (Exif 2.32, 4.6.4)."""
-    turned = {
-        2: lambda: image[:, ::-1],
-        3: lambda: image[::-1, ::-1],
-        4: lambda: image[::-1],
-        5: lambda: np.swapaxes(image, 0, 1),
-        6: lambda: np.rot90(image, -1),
-        7: lambda: np.swapaxes(image[::-1, ::-1], 0, 1),
-        8: lambda: np.rot90(image),
-    }.get(orientation, lambda: image)()
-    return np.ascontiguousarray(turned)
 
 
 def decode_label(data: bytes, name: str) -> RawLabel:
@@ -309,45 +407,13 @@ def _open_label(data: bytes, name: str) -> tuple[str, npt.NDArray[Any]]:
     return mode, values
 
 
-def _refuse_truncated(data: bytes) -> None:
-    """Raises ValueError for data that breaks off.
-
-    OpenCV 4 fills the missing part of a JPEG with grey and says nothing.
-    """
-    if not data:
-        raise ValueError("it is empty")
-    if data.startswith(_JPEG_START) and not _jpeg_has_end(data):
-        raise ValueError("it is truncated")
-    if data.startswith(_PNG_START) and data.rfind(b"IEND") < 0:
-        raise ValueError("it is truncated")
-
-
-def _jpeg_has_end(data: bytes) -> bool:
-    """Whether an end marker follows the compressed pixels.
-
-    The search starts behind the header: a thumbnail in the EXIF block has an end
-    marker of its own. Within compressed pixels 0xFF is followed by 0x00 or a restart
-    marker, so that the end marker cannot occur there (ITU-T T.81, B.1.1).
-    """
-    position = len(_JPEG_START)
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if marker == _JPEG_START_OF_SCAN:
-            return data.rfind(_JPEG_END, position) >= 0
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
-
-
 def _decode_grey_png(data: bytes) -> npt.NDArray[np.uint8] | None:
     """A PNG of 8-bit grey values, as labels are stored: uint8 [H,W]; else None.
 
     OpenCV takes four fifths of Pillow's time. What it gives up on is Pillow's, which
     says what is wrong.
     """
-    if not data.startswith(_PNG_START) or data[24:26] != b"\x08\x00":
+    if not data.startswith(PNG_START) or data[24:26] != b"\x08\x00":
         return None
     try:
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -359,7 +425,7 @@ def _decode_grey_png(data: bytes) -> npt.NDArray[np.uint8] | None:
 
 def _grey_png_bits(data: bytes) -> int:
     """Bits in a pixel of a grey PNG (its header's 25th and 26th byte), else 8."""
-    if data.startswith(_PNG_START) and data[25] == _PNG_GREY:
+    if data.startswith(PNG_START) and data[25] == _PNG_GREY:
         return data[24]
     return 8
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refinenet_jax.data.decoded import DecodedSource
-from refinenet_jax.data.images import EncodedImage, decode_image, decode_label
+from refinenet_jax.data.images import EncodedImage, decode_label, decode_picture
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.data.sampling import ClassBalancedOrder
 from refinenet_jax.data.source import Source
 from refinenet_jax.data.transforms import Example
@@ -74,15 +75,15 @@ def mixed_examples(ingredients: Sequence[Ingredient], seed: int) -> grain.MapDat
     )
 
 
-def decode(record: Example) -> Example:
-    """Encoded {"image", "label", "name"} -> uint8 [H,W,3] RGB, uint8 [H,W], name.
+def decode(record: Example, kind: PictureKind = RGB) -> Example:
+    """What a `Source` gives -> image [H,W,C] of its kind, label uint8 [H,W], name.
 
     Raises:
       UserError: one of the two cannot be decoded.
     """
     name = record["name"]
     return {
-        "image": decode_image(record["image"], name),
+        "image": decode_picture(record["image"], name, kind),
         "label": decode_label(record["label"], name),
         "name": name,
     }
@@ -113,7 +114,7 @@ def _endless(ingredient: Ingredient, seed: int) -> grain.MapDataset:
             f"none of the {len(ingredient.source)} images of a training split is kept: "
             "lower min_pixels in config.data.mix or leave that data set out"
         )
-    decoder = _LabelDecoder(ingredient.class_map)
+    decoder = _LabelDecoder(ingredient.source.kind, ingredient.class_map)
     if ingredient.present is None:
         ordered = grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
         return ordered.map(decoder)
@@ -158,12 +159,14 @@ class _Ordered:
 class _LabelDecoder:
     """Decodes the label and names its classes as the mixture does."""
 
+    kind: PictureKind
     class_map: npt.NDArray[np.uint8] | None
 
     def __call__(self, record: Example) -> Example:
         image, label, name = record["image"], record["label"], record["name"]
         if isinstance(image, bytes):  # else it is kept decoded
-            image, label = EncodedImage(image, name), decode_label(label, name)
+            image = EncodedImage(image, name, self.kind)
+            label = decode_label(label, name)
         if self.class_map is not None:
             label = self.class_map[label]
         return {"image": image, "label": label, "name": name}

@@ -5,6 +5,7 @@ own. Those processes start by importing this module, so nothing here imports jax
 """
 
 import dataclasses
+import functools
 import signal
 from collections.abc import Iterator, Sequence
 
@@ -56,7 +57,7 @@ def train_batches(
       num_threads: threads in each worker, or in this process; at least 1.
 
     Returns:
-      An iterable of {"image": uint8 [B,H,W,3] RGB, "label": uint8 [B,H,W]},
+      An iterable of {"image": [B,H,W,C] of the sources' kind, "label": uint8 [B,H,W]},
       C-contiguous, without end.
 
     Raises:
@@ -160,14 +161,15 @@ def eval_examples(
       num_threads: threads that read ahead; at least 1.
 
     Yields:
-      {"image": uint8 [H,W,3] RGB, "label": uint8 [H,W], "name": str}
+      {"image": [H,W,C] of the source's kind, "label": uint8 [H,W], "name": str}
 
     Raises:
       UserError: an image that cannot be decoded.
     """
     _leave_threads_to_grain()
     share = grain.MapDataset.source(source)[process_index::process_count]
-    yield from share.map(decode).to_iter_dataset(_read_ahead(num_threads))
+    decoded = share.map(functools.partial(decode, kind=source.kind))
+    yield from decoded.to_iter_dataset(_read_ahead(num_threads))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,12 +206,14 @@ class _Chain:
 
 def _drawn(views: Sequence[View]) -> dict[str, np.ndarray]:
     """A batch of examples, each computed in its place."""
-    size = views[0].size
-    image = np.empty((len(views), *size, 3), np.uint8)
+    size, kind = views[0].size, views[0].kind
+    image = np.empty((len(views), *size, kind.channels), kind.dtype)
     label = np.empty((len(views), *size), np.uint8)
     for view, *place in zip(views, image, label, strict=True):
         if view.size != size:
             raise ValueError(f"transforms leave sizes {size} and {view.size}")
+        if view.kind != kind:
+            raise ValueError(f"the pictures of a batch have {kind} and {view.kind}")
         view.draw(*place)
     return {"image": image, "label": label}
 

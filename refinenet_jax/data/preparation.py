@@ -18,6 +18,7 @@ from refinenet_jax.data.builders.examples import (
 )
 from refinenet_jax.data.builders.records import SegmentationBuilder, cannot_prepare
 from refinenet_jax.data.datasets import builder
+from refinenet_jax.data.picture_kind import RGB
 from refinenet_jax.data.request import Request
 from refinenet_jax.data.source import Reporter
 from refinenet_jax.errors import UserError
@@ -59,6 +60,13 @@ def prepare(request: Request, report: Reporter) -> SegmentationBuilder:
             f"{folder} was prepared without {len(left_out)} damaged files "
             f"({left_out[0]}): set config.data.damaged='skip' to do without them, or "
             f"mend them and delete {folder}"
+        )
+    not_finite = found.info.metadata.get("not_finite", 0)
+    if not_finite and request.not_finite == "refuse":
+        raise UserError(
+            f"{folder} was prepared with {not_finite} pictures that hold NaN or infinity: "
+            "set config.data.not_finite='ignore' to have such pixels not count, or mend "
+            f"them and delete {folder}"
         )
     return found
 
@@ -166,9 +174,21 @@ def _prepare(found: SegmentationBuilder, report: Reporter) -> None:
         _write(found, report)
         if isinstance(found, FilesBuilder) and found.remark:
             report.say(found.remark)
+        _say_of_pictures(builder(request), report)
         return
     report.say(f"files in {request.manual_dir} changed: preparing {request.name} again")
     _replace(found, report)
+
+
+def _say_of_pictures(prepared: SegmentationBuilder, report: Reporter) -> None:
+    """What a person should know of them."""
+    metadata = prepared.info.metadata
+    if prepared.kind != RGB:
+        report.say(f"the pictures have {prepared.kind}")
+    if number := metadata.get("has_alpha"):
+        report.say(f"{number} pictures have transparency, which is dropped")
+    if number := metadata.get("not_finite"):
+        report.say(f"{number} pictures hold NaN or infinity; those pixels do not count")
 
 
 def _write(found: SegmentationBuilder, report: Reporter) -> None:

@@ -39,6 +39,10 @@ class Request:
       damaged: what to do with files that cannot be decoded: "stop" or "skip".
       folder: how the labels of a person's own folder are read.
       cache_dir: where this host keeps its own copy of the prepared data; "" for none.
+      channels: of pictures that are asked for, such as those of a network; 0: as the
+        data has.
+      not_finite: what to do with pictures that hold NaN or infinity: "refuse", or
+        "ignore", where such pixels do not count.
     """
 
     name: str
@@ -47,3 +51,5 @@ class Request:
     damaged: str
     folder: FolderLabels
     cache_dir: str = ""
+    channels: int = 0
+    not_finite: str = "refuse"

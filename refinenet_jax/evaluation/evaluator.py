@@ -40,6 +40,7 @@ class Evaluator:
         boundary_width: of the boundary scores of `audit`, as a share of an image's
             diagonal; 0: none.
         seed: of the intervals.
+        shown: how pictures that are not RGB are shown.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Evaluator:
         bootstrap_samples: int,
         boundary_width: float,
         seed: int,
+        shown: pictures.Shown = pictures.STRETCHED,
     ):
         self._predictor = predictor
         self._dataset = dataset
@@ -62,6 +64,7 @@ class Evaluator:
         self._bootstrap_samples = bootstrap_samples
         self._boundary_width = boundary_width
         self._seed = seed
+        self._shown = shown
 
     def evaluate(
         self, step: int, params: nnx.State, batch_stats: nnx.State, workdir: epath.Path
@@ -183,7 +186,9 @@ class Evaluator:
         """Writes eval.json and the files of the step; returns the pictures."""
         step = record["step"]
         strip = pictures.strip(
-            counted.rows, self._dataset.class_names, self._dataset.palette
+            [(self._shown.rgb(image), a, b) for image, a, b in counted.rows],
+            self._dataset.class_names,
+            self._dataset.palette,
         )
         if jax.process_index() == 0:
             files.write_bytes(
@@ -199,7 +204,10 @@ class Evaluator:
         worst = order[: min(_NUM_WORST, np.count_nonzero(~np.isnan(scores)))].tolist()
         shown = self._again(worst)
         strip = pictures.strip(
-            [(example["image"], example["label"], found) for example, found in shown],
+            [
+                (self._shown.rgb(example["image"]), example["label"], found)
+                for example, found in shown
+            ],
             self._dataset.class_names,
             self._dataset.palette,
             [
@@ -220,14 +228,14 @@ class Evaluator:
                 kind,
                 example["name"],
                 float(scores[index]),
-                example["image"],
+                self._shown.rgb(example["image"]),
                 example["label"],
                 prediction,
             )
 
     def _again(self, indices: Sequence[int]) -> list[tuple[Example, np.ndarray]]:
         """Some examples and what is predicted of them, once more."""
-        examples = [decode(self._source[index]) for index in indices]
+        examples = [decode(self._source[i], self._source.kind) for i in indices]
         groups: dict[Group, list[int]] = collections.defaultdict(list)
         for place, example in enumerate(examples):
             groups[self._predictor.group(example["image"].shape[:2])].append(place)

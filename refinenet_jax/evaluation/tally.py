@@ -33,7 +33,7 @@ class Tally:
         boundary_counts: int64 [NUM_BANDS,C,3]; see `boundary.count_boundaries`.
         ignored_pixels: pixels labelled 255.
         num_images: how many images were scored.
-        rows: image uint8 [H,W,3], label uint8 [H,W] and prediction uint8 [H,W] of the
+        rows: image [H,W,C], label uint8 [H,W] and prediction uint8 [H,W] of the
             examples of this process that were to be kept, in order.
     """
 
@@ -63,7 +63,7 @@ def tally(
     Args:
         predictor: with the weights loaded.
         examples: this process's share of the split: the number of each example there
-            and {"image": uint8 [H,W,3], "label": uint8 [H,W]}.
+            and {"image": [H,W,C], "label": uint8 [H,W]}.
         num_classes: of the data set.
         kept: numbers of the examples to keep with their predictions.
         boundary_width: see `boundary.count_boundaries`; 0: boundaries are not counted.

@@ -32,6 +32,7 @@ from etils import epath
 
 from refinenet_jax import files, lock, log
 from refinenet_jax.checkpoints.digests import digest_json
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.inference import tiff
 from refinenet_jax.inference.finished import Finished
 from refinenet_jax.inference.inputs import pixels_of
@@ -44,12 +45,12 @@ _GRID = 32
 _LONGEST_OVERVIEW = 2048
 _MOST_REDUCED = 32  # divides every tile
 
-# uint8 [H,W,3] RGB → probabilities float32 [1,H',W',classes], where H' >= H.
+# [H,W,C] → probabilities float32 [1,H',W',classes], where H' >= H.
 Run = Callable[[np.ndarray], jax.Array]
 
 
 class Pixels:
-    """A picture that is in memory, uint8 [H,W,3] RGB; used as `tiff.Tiff`."""
+    """A picture that is in memory, [H,W,C]; used as `tiff.Tiff`."""
 
     georeference: tuple[tiff.Tag, ...] = ()
 
@@ -60,7 +61,7 @@ class Pixels:
         self.dtype: np.dtype = pixels.dtype
 
     def window(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """A part that lies within the picture: uint8 [height,width,3] RGB."""
+        """A part that lies within the picture: [height,width,C]."""
         return self._pixels[top : top + height, left : left + width]
 
 
@@ -68,24 +69,26 @@ Picture = tiff.Tiff | Pixels
 
 
 @contextlib.contextmanager
-def opened(source: Any, window: int) -> Iterator[tuple[Picture, Any]]:
-    """Opens a picture to be read window by window; only a TIFF file stays on disk.
+def opened(
+    source: Any, window: int, kind: PictureKind = RGB
+) -> Iterator[tuple[Picture, Any]]:
+    """Opens a picture to be read window by window; only a TIFF of RGB stays on disk.
 
-    source: see `inputs.pixels_of`; window: edge of the windows.
+    source: see `inputs.pixels_of`; window: edge of the windows; kind: of the network.
 
     Gives the picture and what tells it from another one, ready for JSON.
 
     Raises:
         UserError, ValueError: as `inputs.pixels_of` and `tiff.opened`.
     """
-    if isinstance(source, str | os.PathLike):
+    if kind == RGB and isinstance(source, str | os.PathLike):
         path = files.path(source)
         if tiff.is_tiff(path):
             state = files.states([path])[path]
             with files.on_disk(path) as file, tiff.opened(file, window) as picture:
                 yield picture, dataclasses.asdict(state)
             return
-    pixels = np.ascontiguousarray(pixels_of(source))
+    pixels = np.ascontiguousarray(pixels_of(source, kind))
     yield Pixels(pixels), xxhash.xxh3_128_hexdigest(pixels.data)
 
 
@@ -289,7 +292,7 @@ class _Tiles:
         return height, width
 
     def image(self, row: int, column: int) -> np.ndarray:
-        """What the window of a tile sees: uint8 [h,w,3], h and w at most its size."""
+        """What the window of a tile sees: [h,w,C], h and w at most its size."""
         height, width = self.picture.shape
         size = self.windows.size
         top, left = self._corner(row, column)
@@ -400,7 +403,7 @@ class _Tiles:
         edge = self.windows.tile // factor
         cells = image.reshape(edge, factor, edge, factor, -1)
         means = cells.mean((1, 3), dtype=np.float32)
-        return np.rint(means).astype(image.dtype)
+        return means if image.dtype.kind == "f" else np.rint(means).astype(image.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("tile", "band"))

@@ -16,6 +16,7 @@ from etils import epath
 from jax import export, lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference.programs import Program, Runner, image_spec
 from refinenet_jax.inference.protocol import Shape
@@ -36,15 +37,20 @@ def check_installed() -> None:
         _load(name)
 
 
-def to_onnx(program: Program, size: Shape, properties: Mapping[str, str]) -> bytes:
+def to_onnx(
+    program: Program,
+    size: Shape,
+    properties: Mapping[str, str],
+    kind: PictureKind = RGB,
+) -> bytes:
     """The program as an ONNX model with the input "image" and the output "classes".
 
-    properties: text that goes along as the model's metadata_props.
+    properties: text that goes along as the model's metadata_props; kind: of the pictures.
     """
     jax2onnx, onnx = _load("jax2onnx"), _load("onnx")
     # It imports its own examples and tells of packages that only these need.
     logging.getLogger("jax2onnx").setLevel(logging.ERROR)
-    spec = image_spec(size)
+    spec = image_spec(size, kind)
     # While it traces, jax2onnx replaces functions of JAX and Flax, nnx.Dropout by one
     # that refuses `rngs`. It is shown what JAX has traced before.
     traced = jax.make_jaxpr(program)(spec)

@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 
 from refinenet_jax import compiling, memory
+from refinenet_jax.inference.inputs import kind_of
 from refinenet_jax.inference.protocol import Protocol, Shape
 from refinenet_jax.models import FeatureMap, RefineNet, in_inference
 from refinenet_jax.models.folding import fold
@@ -62,6 +63,7 @@ class Predictor:
         compilations: how many programs were compiled so far.
         batch_size: images that run together; rounded up to suit the devices.
         layout: where they run.
+        kind: of the images.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Predictor:
         self._folded: Structure[RefineNet] | None = None
         self._about = f"{network.architecture.variant}, {protocol}"
         self._buckets = buckets
+        self.kind = kind_of(network.architecture)
         self.protocol = protocol
         self.layout = layout
         self.compilations = 0
@@ -137,8 +140,8 @@ class Predictor:
     def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Class of every pixel.
 
-        images: at most batch_size of uint8 [H,W,3] RGB of one `group` → uint8 [H,W]
-        each.
+        images: at most batch_size of [H,W,C] of the network's kind and of one `group`
+        → uint8 [H,W] each.
         """
         with telling_of_memory():
             return _cropped(np.asarray(self.start(images)), images)
@@ -183,7 +186,7 @@ class Predictor:
         arrays = [
             jax.ShapeDtypeStruct((self.batch_size, *shape), dtype, sharding=sharding)
             for shape, dtype, sharding in (
-                ((height, width, 3), jnp.uint8, batch),
+                ((height, width, self.kind.channels), self.kind.dtype, batch),
                 ((2,), jnp.int32, examples),
                 ((2,), jnp.int32, examples),
             )
@@ -214,7 +217,8 @@ class Predictor:
         if self._variables is None:
             raise ValueError("load the weights first")
         (height, width), base_shape = group
-        batch = np.zeros((self.batch_size, height, width, 3), np.uint8)
+        shape = (self.batch_size, height, width, self.kind.channels)
+        batch = np.zeros(shape, self.kind.dtype)
         sizes, base_sizes = np.ones((2, self.batch_size, 2), np.int32)
         for index, image in enumerate(images):
             sizes[index] = image.shape[:2]

@@ -76,9 +76,9 @@ class Protocol:
         """Class probabilities at the size of the image.
 
         Args:
-          network: normalised pictures [B,H,W,3] → scores [B,h,w,C], see
+          network: normalised pictures [B,H,W,channels] → scores [B,h,w,C], see
             `RefineNet.forward`.
-          image: normalised, float32 [B,H,W,3], with its true size.
+          image: normalised, float32 [B,H,W,channels], with its true size.
           base: a height and a width that hold every base size, and int32 [B,2], what
             `base_size` gives for each image; None where it leaves all as they are.
 
@@ -205,7 +205,7 @@ class _View:
 def _scaled(
     image: FeatureMap, scale: float, base: tuple[Shape, jax.Array] | None
 ) -> FeatureMap:
-    """What the network sees at one scale, [B,H',W',3]."""
+    """What the network sees at one scale, [B,H',W',channels]."""
     if base is None and scale == 1:
         return image
     base_shape, base_size = base or (image.values.shape[1:3], _size(image))
@@ -275,7 +275,9 @@ def _window_scores(
 
     def cut(values: jax.Array, corner: jax.Array) -> jax.Array:
         top, left = corner
-        return lax.dynamic_slice(values, (top, left, 0), (height, width, 3))
+        return lax.dynamic_slice(
+            values, (top, left, 0), (height, width, values.shape[-1])
+        )
 
     size = jnp.minimum(_size(picture) - corner, np.array([shape]))
     seen = FeatureMap(jax.vmap(cut)(picture.values, corner), size)

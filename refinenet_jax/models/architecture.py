@@ -21,7 +21,7 @@ CASCADES: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 
 # They do not change which weights fit.
-_NORMALISATION = ("mean", "std")
+_NORMALISATION = ("mean", "std", "picture_dtype")
 _OF_CLASSIFIER = ("num_classes", "void_output")
 
 
@@ -37,9 +37,11 @@ class Architecture:
     Attributes:
         variant: a key of `VARIANTS`.
         num_classes: channels of the logits.
-        mean: of each channel, in the units of the pictures (0..255 for 8 bits);
-            empty: what the backbone's published weights were trained with.
+        mean: of each channel, in the units of the pictures (0..255 for 8 bits, 0..65535
+            for 16); empty: what the backbone's published weights were trained with.
         std: as `mean`; pictures are normalised to (image - mean) / std.
+        picture_dtype: of the pictures, "uint8", "uint16" or "float32"; in the last, NaN
+            and infinity are taken for the mean.
         void_output: one output more, for pixels of no class; the authors' networks
             have it. It takes part in training and is left out of the logits.
         input_scales: what the picture is resized by; each scale has a backbone of its
@@ -72,6 +74,7 @@ class Architecture:
     pooling: PoolingOrder = "original"
     pooling_stages: int = 4
     fusion_resize: ResizeMethod = "align_corners"
+    picture_dtype: str = "uint8"
 
     def __post_init__(self) -> None:
         refuse_unknown_variant(self.variant)
@@ -84,6 +87,7 @@ class Architecture:
             ("cascade", tuple(CASCADES)),
             ("pooling", get_args(PoolingOrder)),
             ("fusion_resize", ("align_corners", "bicubic")),
+            ("picture_dtype", ("uint8", "uint16", "float32")),
         ):
             if getattr(self, name) not in known:
                 raise UserError(

@@ -177,7 +177,10 @@ class RefineNet(nnx.Module):
             jnp.asarray(values, jnp.float32)[None, None, None]
             for values in (self.architecture.mean, self.architecture.std)
         )
-        return (jnp.asarray(images, jnp.float32) - mean) / std
+        values = jnp.asarray(images, jnp.float32)
+        if self.architecture.picture_dtype == "float32":
+            values = jnp.where(jnp.isfinite(values), values, mean)
+        return (values - mean) / std
 
     def forward(
         self,

@@ -18,9 +18,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log, pages
+from refinenet_jax.assembly.data import shown_of
 from refinenet_jax.assembly.evaluation import protocol_of
 from refinenet_jax.data.images import read_image
+from refinenet_jax.data.picture_kind import RGB
 from refinenet_jax.errors import UserError
+from refinenet_jax.inference.inputs import kind_of
 from refinenet_jax.palettes import distinct
 from refinenet_jax.pictures import overlay
 from refinenet_jax.segmenter import Segmenter
@@ -50,7 +53,14 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         config.eval.checkpoint,
         protocol=protocol_of(config),
         buckets=config.eval.buckets,
+        shown=shown_of(config),
     )
+    kind = kind_of(segmenter.metadata.architecture)
+    if kind != RGB:
+        raise UserError(
+            f"--mode=demo is for photographs, and the network of {workdir} sees {kind}: "
+            "use --mode=predict"
+        )
     demo = Demo(
         segmenter,
         max_megapixels=config.demo.max_megapixels,

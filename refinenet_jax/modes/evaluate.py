@@ -10,7 +10,11 @@ from ml_collections import ConfigDict
 from refinenet_jax import log
 from refinenet_jax.assembly.data import find_dataset, open_data
 from refinenet_jax.assembly.evaluation import build_evaluator, layout_of
-from refinenet_jax.assembly.network import describe
+from refinenet_jax.assembly.network import (
+    Pictures,
+    architecture_of,
+    refuse_other_channels,
+)
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.checkpoints.store import open_checkpoints
 from refinenet_jax.errors import UserError
@@ -26,14 +30,17 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         UserError: no checkpoint, no data, or a network other than the config's.
     """
     layout = layout_of(config, jax.local_devices())
-    wanted = describe(config, find_dataset(config))
+    dataset = find_dataset(config)
 
     def check(found: Metadata) -> None:
-        check_same_network(workdir, found.architecture, wanted.architecture)
-        if found.class_names != wanted.class_names:
+        refuse_other_channels(config, workdir, found.architecture)
+        pictures = Pictures.seen_by(found.architecture)
+        wanted = architecture_of(config, dataset.num_classes, pictures)
+        check_same_network(workdir, found.architecture, wanted)
+        if found.class_names != dataset.class_names:
             raise UserError(
                 f"{workdir} was trained on the classes of {found.dataset}, "
-                f"config.data.name={wanted.dataset!r} has others: evaluate it with its "
+                f"config.data.name={dataset.name!r} has others: evaluate it with its "
                 "own config"
             )
 
@@ -41,10 +48,12 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
         found, params, batch_stats = checkpoints.load_network(
             config.eval.checkpoint, layout.state, check
         )
-    data = open_data(config, config.data.eval_split)
+    data = open_data(
+        config, config.data.eval_split, channels=found.architecture.channels
+    )
     network = abstract_network(found.architecture, jnp.dtype(config.model.dtype))
     number = len(data.sources[config.data.eval_split])
-    log.say(f"step {found.step} of {workdir} on {number} images of {wanted.dataset}")
+    log.say(f"step {found.step} of {workdir} on {number} images of {dataset.name}")
     evaluator = build_evaluator(config, network, data)
     record = evaluator.audit(found.step, params, batch_stats, workdir)
     log.say(class_table(record))

@@ -19,7 +19,9 @@ from refinenet_jax.data.builders.examples import FilesBuilder
 from refinenet_jax.data.datasets import builder
 from refinenet_jax.data.images import read_image
 from refinenet_jax.data.mixture import decode
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.data.request import Request
+from refinenet_jax.data.transforms.channels import by_channels
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import onnx_programs, programs
 from refinenet_jax.inference.inputs import find_inputs
@@ -39,18 +41,18 @@ class _Format:
     """A form that a program is written in.
 
     Attributes:
-        encode: the program, its height and width and what goes along as text → the
-            content of the file.
+        encode: the program, its height and width, what goes along as text and the kind
+            of the pictures → the content of the file.
         load: opens the file in the runtime that it is for.
     """
 
-    encode: Callable[[Program, Shape, dict[str, str]], bytes]
+    encode: Callable[[Program, Shape, dict[str, str], PictureKind], bytes]
     load: Callable[[epath.Path], Runner]
 
 
 _FORMATS = {
     "stablehlo": _Format(
-        lambda program, size, _: programs.to_stablehlo(program, size),
+        lambda program, size, _, kind: programs.to_stablehlo(program, size, kind),
         programs.load_stablehlo,
     ),
     "onnx": _Format(onnx_programs.to_onnx, onnx_programs.load_onnx),
@@ -76,10 +78,12 @@ def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> Non
         _check_onnx(config)
     paths = find_inputs(patterns) if patterns else []
     folder = workdir / "export"
+    kind: PictureKind | None = None
     if jax.process_index() == 0:
         segmenter = Segmenter.from_checkpoint(
             workdir, config.eval.checkpoint, dtype=config.model.dtype
         )
+        kind = segmenter.pictures
         record = _describe(segmenter, config.export.size)
         if weights:
             record["formats"]["safetensors"] = _write_weights(segmenter, workdir)
@@ -93,7 +97,8 @@ def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> Non
             raise UserError(asked)
         log.say(asked)
     elif formats:
-        pictures = _pictures(config, paths)  # all processes open the data together
+        # All processes open the data together.
+        pictures = _pictures(config, paths, kind)
         if jax.process_index() == 0:
             trial = _Trial(segmenter, config.export.size, pictures)
             for name in formats:
@@ -112,7 +117,7 @@ def _check_onnx(config: ConfigDict) -> None:
 
 def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
     """What export.json says of the network; its formats follow one by one."""
-    metadata = segmenter.metadata
+    metadata, kind = segmenter.metadata, segmenter.pictures
     height, width = size
     return {
         "step": metadata.step,
@@ -120,9 +125,9 @@ def _describe(segmenter: Segmenter, size: Shape) -> dict[str, Any]:
         "dtype": metadata.dtype,
         "input": {
             "name": onnx_programs.INPUT,
-            "dtype": "uint8",
-            "shape": ["batch", height, width, 3],
-            "colours": "RGB",
+            "dtype": kind.dtype,
+            "shape": ["batch", height, width, kind.channels],
+            "colours": "RGB" if kind == RGB else None,
         },
         "output": {
             "name": onnx_programs.OUTPUT,
@@ -146,16 +151,32 @@ def _write_weights(segmenter: Segmenter, workdir: epath.Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": files.sha256(path), "tensors": tensors}
 
 
-def _pictures(config: ConfigDict, paths: Sequence[epath.Path]) -> list[np.ndarray]:
-    """What the programs are tried on: uint8 [H,W,3] RGB of the exported size each."""
+def _pictures(
+    config: ConfigDict, paths: Sequence[epath.Path], kind: PictureKind | None = RGB
+) -> list[np.ndarray]:
+    """What the programs are tried on: [H,W,C] of the exported size each.
+
+    kind: of the network; None in processes that try nothing.
+    """
     if paths:
-        images = [read_image(path) for path in paths]
+        images = [read_image(path, kind) for path in paths] if kind else []
     else:
-        [source] = open_request(request_of(config), config.data.eval_split)
+        request = request_of(config, channels=kind.channels if kind else 0)
+        [source] = open_request(request, config.data.eval_split)
+        if kind is None:
+            return []
+        if source.kind != kind:
+            raise UserError(
+                f"the pictures of {source.kind} in config.data are none that the network, "
+                f"which sees {kind}, can be tried on: give some with --images"
+            )
         count = min(_NUM_PICTURES, len(source))
-        images = [decode(source[index])["image"] for index in range(count)]
+        images = [decode(source[index], kind)["image"] for index in range(count)]
     height, width = config.export.size
-    return [np.asarray(cv2.resize(x, (width, height)), np.uint8) for x in images]
+    return [
+        by_channels(lambda some: cv2.resize(some, (width, height)), image)
+        for image in images
+    ]
 
 
 def _at_hand(request: Request) -> bool:
@@ -175,7 +196,7 @@ class _Trial:
     ):
         metadata = segmenter.metadata
         self._program = programs.whole_program(segmenter.model)
-        self._size = size
+        self._size, self._kind = size, segmenter.pictures
         self._least_agreement = _LEAST_AGREEMENT[metadata.dtype]
         self._properties = _properties(metadata)
         self._pictures = np.stack(pictures)
@@ -194,7 +215,9 @@ class _Trial:
         start = time.monotonic()
         path = folder / f"network.{name}"
         log.say(f"{name}: tracing the program")
-        content = _FORMATS[name].encode(self._program, self._size, self._properties)
+        content = _FORMATS[name].encode(
+            self._program, self._size, self._properties, self._kind
+        )
         with files.replacing(path) as partial:
             partial.write_bytes(content)
             log.say(f"{name}: {len(content) / 1e6:.1f} MB, being tried")

@@ -14,16 +14,30 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from refinenet_jax import files, log
+from refinenet_jax.assembly.data import shown_of
 from refinenet_jax.assembly.evaluation import protocol_of
 from refinenet_jax.data.class_table import read_class_table
-from refinenet_jax.data.images import DataError, read_image
+from refinenet_jax.data.images import DataError
+from refinenet_jax.data.picture_kind import RGB
 from refinenet_jax.errors import UserError, listed
 from refinenet_jax.inference import tiff, video, video_writer
-from refinenet_jax.inference.inputs import find_inputs, is_video
+from refinenet_jax.inference.inputs import (
+    find_inputs,
+    is_video,
+    kind_of,
+    read_picture,
+)
 from refinenet_jax.inference.submission import Classes, Submission
 from refinenet_jax.memory import OutOfMemory
 from refinenet_jax.palettes import distinct
-from refinenet_jax.pictures import encode, overlay, palette_png, with_legend
+from refinenet_jax.pictures import (
+    STRETCHED,
+    Shown,
+    encode,
+    overlay,
+    palette_png,
+    with_legend,
+)
 from refinenet_jax.segmenter import Segmenter
 
 _LONGEST_JPEG = 65_500  # JPEG_MAX_DIMENSION of libjpeg
@@ -45,14 +59,22 @@ def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> Non
     if jax.process_index() != 0:
         return
     paths = find_inputs(patterns)
-    for path in filter(is_video, paths):
+    videos = list(filter(is_video, paths))
+    for path in videos:
         video.refuse_missing_reader(path)
     segmenter = Segmenter.from_checkpoint(
         workdir,
         config.eval.checkpoint,
         protocol=protocol_of(config),
         buckets=config.eval.buckets,
+        shown=shown_of(config),
     )
+    kind = kind_of(segmenter.metadata.architecture)
+    if videos and kind != RGB:
+        raise UserError(
+            f"{videos[0]} is a video, which is RGB, and the network sees {kind}: leave it "
+            "out"
+        )
     archive = _submission(config.predict, paths, segmenter.class_names)
     done = Predictions(
         segmenter,
@@ -64,6 +86,8 @@ def run(config: ConfigDict, workdir: epath.Path, patterns: Sequence[str]) -> Non
         max_megapixels=config.predict.max_megapixels,
         window=config.eval.window or _WINDOW,
         overlap=config.eval.overlap,
+        shown=shown_of(config),
+        not_finite=config.data.not_finite,
     )
     done.begin()
     with log.progress("predicting", len(paths)) as on_input:
@@ -99,6 +123,8 @@ class Predictions:
         max_megapixels: larger images are predicted in windows.
         window: see `Segmenter.predict_large`.
         overlap: likewise.
+        shown: how pictures that are not RGB are shown.
+        not_finite: "refuse" or "ignore" NaN and infinity.
 
     Attributes:
         folder: where they are.
@@ -116,6 +142,8 @@ class Predictions:
         max_megapixels: float,
         window: int,
         overlap: float,
+        shown: Shown = STRETCHED,
+        not_finite: str = "refuse",
     ):
         self.folder = folder
         self._segmenter = segmenter
@@ -125,9 +153,12 @@ class Predictions:
         self._whole = whole or probabilities
         self._max_pixels = max_megapixels * 1e6
         self._windows: dict[str, Any] = {"window": window, "overlap": overlap}
+        self._shown = shown
+        self._not_finite = not_finite
         self._counts = {"images": 0, "frames": 0, "kept": 0}
         self._failed: list[str] = []
         self._faults: list[str] = []
+        self._with_alpha = 0
         self._start = time.monotonic()
 
     def begin(self) -> None:
@@ -181,6 +212,8 @@ class Predictions:
         done = f"{self._counts['images']} images"
         done += f" and {frames} frames" if frames else ""
         log.say(f"{done} in {log.duration(seconds)}; pictures are in {self.folder}")
+        if self._with_alpha:
+            log.say(f"{self._with_alpha} of them have transparency, which is dropped")
         if kept:
             log.say(
                 f"{kept} were there already and are kept; "
@@ -237,11 +270,15 @@ class Predictions:
         return self.folder / f"{path.stem}{ending}"
 
     def _predict_image(self, path: epath.Path) -> None:
-        in_file = tiff.shape_of(path) if tiff.is_tiff(path) else None
+        kind = kind_of(self._segmenter.metadata.architecture)
+        in_file = None
+        if kind == RGB and tiff.is_tiff(path):  # others are read whole
+            in_file = tiff.shape_of(path)
         if in_file is not None and self._is_large(in_file):
             self._predict_large(path, path)
             return
-        image = read_image(path)
+        image, has_alpha = read_picture(path, kind, not_finite=self._not_finite)
+        self._with_alpha += has_alpha
         if self._is_large(image.shape[:2]):
             self._predict_large(path, image)
             return
@@ -297,7 +334,8 @@ class Predictions:
         """With a legend below: uint8 [H',W,3]."""
         names, palette = self._segmenter.class_names, self._segmenter.palette
         colours = distinct(len(palette)) if self._distinct else palette
-        mixed = overlay(image, label, colours, outlined=self._distinct)
+        picture = self._shown.rgb(image)
+        mixed = overlay(picture, label, colours, outlined=self._distinct)
         return with_legend(mixed, label, names, colours, heading=heading, lines=lines)
 
     def _predict_video(self, path: epath.Path) -> None:

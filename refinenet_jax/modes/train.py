@@ -19,6 +19,7 @@ from refinenet_jax.assembly.data import open_data
 from refinenet_jax.assembly.evaluation import build_evaluator
 from refinenet_jax.assembly.losses import class_weights
 from refinenet_jax.assembly.network import (
+    Pictures,
     describe,
     refuse_missing_weights,
     weights_to_start_from,
@@ -86,13 +87,13 @@ def run(config: ConfigDict, workdir: epath.Path) -> None:
 
 def _run(config: ConfigDict, workdir: epath.Path, layout: Layout) -> None:
     data = open_data(config, config.data.train_split, config.data.eval_split, look=True)
-    metadata = describe(config, data.dataset)
+    train_source = data.sources[config.data.train_split]
+    metadata = describe(config, data.dataset, Pictures.of(train_source))
     batches_of_run = build_batches(config, data, metadata.architecture.mean)
     network = abstract_network(metadata.architecture, jnp.dtype(metadata.dtype))
     refuse_large_step(config, layout)
     step = build_step(config, network, layout, class_weights(config, data))
     evaluator = build_evaluator(config, network, data)
-    train_source = data.sources[config.data.train_split]
     with (
         contextlib.closing(iter(batches_of_run)) as batches,
         # Whatever ends the run, what was being saved is written first.

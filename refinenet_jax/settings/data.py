@@ -65,6 +65,26 @@ DATA = (
         "At a file that cannot be decoded; skip counts it.",
     ),
     Setting(
+        "data.not_finite",
+        "refuse",
+        OneOf(("refuse", "ignore")),
+        "At NaN or infinity in float pictures; with ignore such pixels do not count, "
+        "and the network sees the mean.",
+    ),
+    Setting(
+        "data.shown_channels",
+        (),
+        Each(Whole(0, 15), 1, 3, empty=True, example="(3, 2, 1)"),
+        "Which channels overlays show of pictures that are not RGB, counted from 0: one "
+        "in grey, or three; (): the first three, or of two the first.",
+    ),
+    Setting(
+        "data.shown_percentiles",
+        (2.0, 98.0),
+        Each(Number(0, 100), 2, 2, rising=True, example="(0, 100)"),
+        "What of these is shown black, and what white.",
+    ),
+    Setting(
         "data.check_images",
         32,
         COUNT,

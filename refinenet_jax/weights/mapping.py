@@ -9,6 +9,8 @@ from refinenet_jax.errors import UserError, listed
 from refinenet_jax.models import VARIANTS
 from refinenet_jax.models.leaves import BACKBONES, CLASSIFIER, DECODER
 from refinenet_jax.weights import tables
+from refinenet_jax.weights.channels import ChannelRule, adapted, of_rgb
+from refinenet_jax.weights.channels import told as told_of
 from refinenet_jax.weights.refusals import (
     refuse_faults,
     refuse_other_classes,
@@ -32,6 +34,8 @@ class Imported:
         whole: it holds a decoder too.
         left_out: keys of the checkpoint that no part of the network was made for.
         prefix: what all keys began with, such as "module."; "" where they are as known.
+        adapted: how the first convolution became one of other channels; "" where it is
+            as it was.
     """
 
     arrays: dict[str, np.ndarray]
@@ -39,6 +43,7 @@ class Imported:
     whole: bool
     left_out: tuple[str, ...]
     prefix: str
+    adapted: str = ""
 
 
 def import_weights(
@@ -48,6 +53,7 @@ def import_weights(
     *,
     with_classifier: bool,
     origin: str,
+    channels: ChannelRule = "repeat",
 ) -> Imported:
     """Finds the place of every tensor and a tensor for every leaf.
 
@@ -60,6 +66,7 @@ def import_weights(
         variant: of the network.
         with_classifier: False leaves the checkpoint's classifier out.
         origin: how to call the checkpoint in messages.
+        channels: see `channels.adapted`.
 
     Raises:
         UserError: lists every tensor without a place, every leaf without a tensor and
@@ -80,7 +87,7 @@ def import_weights(
         or (whole and (with_classifier or leaf not in CLASSIFIER))
     }
     arrays: dict[str, np.ndarray] = {}
-    left_out, extra, misshapen = [], [], []
+    left_out, extra, misshapen, told = [], [], [], ""
     for key, tensor in tensors.items():
         places = [leaf for rule in rules if (leaf := rule.our_leaf(key))]
         classifies_images = not whole and naming.leaves_out(key)
@@ -94,6 +101,10 @@ def import_weights(
         for leaf in places:
             if leaf in wanted:
                 arrays[leaf] = _to_ours(tensor, leaf, naming)
+                if of_rgb(leaf, arrays[leaf].shape, wanted[leaf]):
+                    number = wanted[leaf][2]
+                    arrays[leaf] = adapted(arrays[leaf], number, channels)
+                    told = told_of(number, channels)
                 if arrays[leaf].shape != wanted[leaf]:
                     theirs, ours = list(tensor.shape), list(wanted[leaf])
                     misshapen.append(f"{key} {theirs} for {leaf} {ours}")
@@ -106,7 +117,7 @@ def import_weights(
     }
     refuse_faults(faults, f"{origin} ({naming.title}) does not fit {variant}")
     source = decoder.title if whole else naming.title
-    return Imported(arrays, source, whole, tuple(left_out), prefix)
+    return Imported(arrays, source, whole, tuple(left_out), prefix, told)
 
 
 def export_weights(arrays: Arrays, variant: str) -> dict[str, np.ndarray]:

@@ -224,3 +224,32 @@ def test_the_missing_expansion_of_mobilenet_v2_passes_everything():
     for name, array in found.arrays.items():
         if not name.startswith(prefix):
             np.testing.assert_array_equal(array, others[name])
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "light_resnet18",
+        "light_resnet50d",
+        "light_convnext_tiny",
+        "light_mobilenet_v2",
+        "light_mobilenet_v3_large",
+        "light_efficientnet_b0",
+        "light_efficientnet_lite0",
+    ],
+)
+def test_a_checkpoint_of_rgb_fits_other_channels(variant):
+    of_rgb = shapes_of(variant)
+    arrays = random_arrays(of_rgb)
+    tensors = export_weights(arrays, variant)
+    changes = {"mean": (0.5,) * 6, "std": (1.0,) * 6}
+    found = imported(tensors, variant, **changes)
+    assert "6 channels: its three channels are repeated" in found.adapted
+    wanted = shapes_of(variant, **changes)
+    [stem] = [leaf for leaf in wanted if wanted[leaf] != of_rgb[leaf]]
+    np.testing.assert_array_equal(
+        found.arrays[stem][:, :, 4], arrays[stem][:, :, 1] / 2
+    )
+    others = found.arrays.keys() - {stem}
+    assert all(np.array_equal(found.arrays[x], arrays[x]) for x in others)
+    assert imported(tensors, variant).adapted == ""

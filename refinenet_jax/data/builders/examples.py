@@ -17,10 +17,18 @@ from tensorflow_datasets.core.download import download_manager
 from refinenet_jax import files
 from refinenet_jax.data import images
 from refinenet_jax.data.builders.archives import Files, refuse_other_content
-from refinenet_jax.data.builders.records import SegmentationBuilder, encoded_example
+from refinenet_jax.data.builders.records import (
+    SegmentationBuilder,
+    Stored,
+    encoded_example,
+)
+from refinenet_jax.data.channel_moments import moments_of
 from refinenet_jax.data.class_table import Archive, RawLabel
 from refinenet_jax.data.images import DataError
+from refinenet_jax.data.picture_files import encode_npy, is_heic
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.errors import UserError, first_line
+from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.pictures import encode_photo
 
 
@@ -50,25 +58,34 @@ class RawExample:
     Attributes:
       pair: the files.
       encoded: the image as a file that needs no turning any more.
-      image: uint8 [H,W,3] RGB.
+      image: [H,W,C] of the builder's kind.
       raw: integer [H,W], the label values of the file.
       turned: whether the EXIF orientation was applied.
       label_turned: whether it was applied to the label, too.
+      has_alpha: whether the file has transparency, which is dropped.
+      not_finite: bool [H,W], where a channel is no finite number; None: nowhere.
     """
 
     pair: Pair
     encoded: bytes
-    image: npt.NDArray[np.uint8]
+    image: npt.NDArray[Any]
     raw: RawLabel
     turned: bool
     label_turned: bool = False
+    has_alpha: bool = False
+    not_finite: npt.NDArray[np.bool_] | None = None
 
 
 class FilesBuilder(SegmentationBuilder):
     """Builds a data set from the image and label files of its authors.
 
     They lie in the request's manual_dir, or are downloaded where that is "".
+
+    Attributes:
+      pictures: of which kind all are taken for; None: the files decide.
     """
+
+    pictures: PictureKind | None = RGB
 
     @abc.abstractmethod
     def find_pairs(self, files: Files) -> dict[str, list[Pair]]:
@@ -92,7 +109,7 @@ class FilesBuilder(SegmentationBuilder):
         return images.decode_label(images.read_bytes(pair.label), str(pair.label))
 
     def read(self, pair: Pair) -> RawExample:
-        """Reads both; they must be of one size.
+        """Reads both; they must be of one size, and the image of `pictures`.
 
         An EXIF orientation is applied, so that pictures are upright as in prediction:
         to the label, too, where its size says that it was drawn on the pixels as they
@@ -100,10 +117,13 @@ class FilesBuilder(SegmentationBuilder):
         is taken for.
 
         Raises:
-          DataError: a file is missing or damaged, or the sizes differ.
+          DataError: a file is missing or damaged, the sizes differ, or the image holds
+            what is no finite number and is not to.
         """
         encoded = self.read_image(pair)
-        image = images.decode_image(encoded, str(pair.image))
+        where = str(pair.image)
+        image = images.decode_picture(encoded, where, self.pictures)
+        header = images.read_header(encoded, where) if self.pictures is None else None
         raw = self.read_label(pair)
         turn = images.orientation(encoded)
         upright = images.turn_upright(image, turn)
@@ -112,14 +132,42 @@ class FilesBuilder(SegmentationBuilder):
         if on_stored:
             raw = images.turn_upright(raw, turn)
         if turned:
-            image, encoded = upright, encode_photo(upright)
+            image, encoded = upright, _encoded(upright)
+        elif is_heic(encoded):
+            encoded = _encoded(image)  # which decodes in a fraction of the time
         if image.shape[:2] != raw.shape:
             raise DataError(
                 "size_mismatch",
                 f"{pair.image} is {_size(image)} but its label {pair.label} is "
                 f"{_size(raw)} (width x height): they must be of one size",
             )
-        return RawExample(pair, encoded, image, raw, turned, on_stored)
+        return RawExample(
+            pair,
+            encoded,
+            image,
+            raw,
+            turned,
+            on_stored,
+            header is not None and header.has_alpha,
+            self._not_finite(image, where),
+        )
+
+    def _not_finite(
+        self, image: npt.NDArray[Any], where: str
+    ) -> npt.NDArray[np.bool_] | None:
+        """See `RawExample`; raises DataError where the request refuses any."""
+        if image.dtype.kind != "f":
+            return None
+        finite = np.isfinite(image).all(axis=2)
+        if finite.all():
+            return None
+        if self.request.not_finite == "refuse":
+            raise DataError(
+                "not_finite",
+                f"image {where} has {np.count_nonzero(~finite)} of {finite.size} pixels "
+                "that are NaN or infinite",
+            )
+        return ~finite
 
     def locate(self) -> dict[str, list[Pair]]:
         """The pairs of each split in manual_dir, nothing downloaded.
@@ -160,6 +208,11 @@ class FilesBuilder(SegmentationBuilder):
         try:
             found = self.read(origin)
         except DataError as error:
+            if error.kind == "not_finite":
+                raise UserError(
+                    f"{error}; mend it, or set config.data.not_finite='ignore' to have "
+                    "such pixels not count"
+                ) from error
             if error.kind != "damaged":
                 raise
             if self.request.damaged == "stop":
@@ -169,8 +222,13 @@ class FilesBuilder(SegmentationBuilder):
                 ) from error
             return str(error)
         label = self.class_table.to_class_ids(found.raw, str(origin.label))
+        if found.not_finite is not None:
+            label = np.where(found.not_finite, np.uint8(IGNORE_LABEL), label)
         num_classes = len(self.class_table.class_names)
-        return encoded_example(found.encoded, label, origin.name, num_classes)
+        example = encoded_example(found.encoded, label, origin.name, num_classes)
+        if self.pictures is None:
+            example["stored"] = _stored(found)
+        return example
 
     @property
     def _unpack_dir(self) -> pathlib.Path:
@@ -222,6 +280,22 @@ class FilesBuilder(SegmentationBuilder):
             ) from error
         refuse_other_content(file, archive)
         return file
+
+
+def _encoded(pixels: npt.NDArray[Any]) -> bytes:
+    """A file that holds these pixels."""
+    return encode_photo(pixels) if PictureKind.of(pixels) == RGB else encode_npy(pixels)
+
+
+def _stored(found: RawExample) -> Stored:
+    kind, hidden = PictureKind.of(found.image), found.not_finite
+    return Stored(
+        file=str(found.pair.image),
+        kind=kind,
+        has_alpha=found.has_alpha,
+        not_finite=0 if hidden is None else int(np.count_nonzero(hidden)),
+        moments=None if kind == RGB else moments_of(found.image),
+    )
 
 
 @contextlib.contextmanager

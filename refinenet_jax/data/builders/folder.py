@@ -40,6 +40,7 @@ class Folder(FilesBuilder):
     """
 
     name = "folder"
+    pictures = None
 
     def __init__(self, request: Request) -> None:
         if not request.manual_dir:

@@ -2,8 +2,10 @@
 
 import abc
 import contextlib
+import dataclasses
 import functools
 import io
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,12 +18,15 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
 from refinenet_jax.data.builders.workers import Make, making
+from refinenet_jax.data.channel_moments import Moments, moments_file
 from refinenet_jax.data.class_counts import counts_file, parse_counts, write_counts
 from refinenet_jax.data.class_table import (
     ClassTable,
     count_classes,
     read_class_table,
 )
+from refinenet_jax.data.images import common_kind
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.data.request import Request
 from refinenet_jax.errors import UserError, first_line
 from refinenet_jax.files import path
@@ -39,11 +44,31 @@ class Progress(Protocol):
         """Opens the display of one task."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What is remembered of a picture whose kind the files decide.
+
+    Attributes:
+      file: where it is from.
+      kind: of the picture.
+      has_alpha: whether it has transparency, which is dropped.
+      not_finite: how many of its pixels are no finite numbers.
+      moments: of its channels; None for RGB.
+    """
+
+    file: str
+    kind: PictureKind
+    has_alpha: bool
+    not_finite: int
+    moments: Moments | None
+
+
 class Record(NamedTuple):
-    """An example as it is stored, and its `class_pixels`."""
+    """An example as it is stored, its `class_pixels`, and what to remember of it."""
 
     data: bytes
     class_pixels: str
+    stored: Stored | None = None
 
 
 class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
@@ -52,8 +77,9 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
     Examples have the features `image` (an encoded image), `label` (an 8-bit grey PNG
     of class ids, 255 = ignore), `name`, and `class_pixels`: how many pixels each class
     has and, last, how many are ignored, as decimal numbers. The metadata records the
-    folder that they came from ("" for none), a fingerprint of its files and what was
-    left out.
+    folder that they came from ("" for none), a fingerprint of its files, what was
+    left out, and where pictures are not RGB of 8 bits their kind: TFDS has no feature
+    for all of these, so that `image` is declared as RGB.
     """
 
     VERSION = tfds.core.Version("1.1.0")
@@ -121,11 +147,12 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         example = self.example(origin)
         if isinstance(example, str):
             return example
+        stored_as = example.pop("stored", None)
         encoded = self.info.features.encode_example(example)
         stored = self._serializer.get_tf_example(encoded)
         # Else the order of the features is that of each process's own hashes.
         data = stored.SerializeToString(deterministic=True)
-        return Record(data, example["class_pixels"])
+        return Record(data, example["class_pixels"], stored_as)
 
     @functools.cached_property
     def _serializer(self) -> example_serializer.ExampleSerializer:
@@ -139,6 +166,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
           UserError: see `find_examples` and `example`; the place cannot be written to.
         """
         self._progress = progress
+        self._stored: list[Stored] = []
+        self._kinds: dict[PictureKind, str] = {}
         try:
             self.download_and_prepare(
                 file_format="array_record",
@@ -186,7 +215,36 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
             ]
         # Said twice, so that a damaged digit does not pass for another number.
         self.info.metadata["examples"] = {x.name: x.num_examples for x in written}
+        self.info.metadata.update(self._told_of_pictures())
+        if self.kind != RGB:
+            self._write_moments(written)
         return written
+
+    @property
+    def kind(self) -> PictureKind:
+        """Of the pictures; of a data set that is not prepared, RGB of 8 bits."""
+        told = self.info.metadata.get("pictures")
+        return PictureKind(**told) if told else RGB
+
+    def _told_of_pictures(self) -> dict[str, Any]:
+        """What the metadata says; nothing where all are RGB of 8 bits and no more."""
+        told: dict[str, Any] = {}
+        if self._kinds and (kind := common_kind(self._kinds)) != RGB:
+            told["pictures"] = dataclasses.asdict(kind)
+        for name in ("has_alpha", "not_finite"):
+            if number := sum(bool(getattr(x, name)) for x in self._stored):
+                told[name] = number
+        return told
+
+    def _write_moments(self, written: Sequence[tfds.core.SplitInfo]) -> None:
+        folder, rest = pathlib.Path(self.data_path), iter(self._stored)
+        for split in written:
+            moments = [
+                np.broadcast_to(x.moments, (3, self.kind.channels))
+                for x in itertools.islice(rest, split.num_examples)
+                if x.moments is not None  # which those of RGB alone are
+            ]
+            write_counts(moments_file(folder, split.name), np.stack(moments))
 
     def _write_split(
         self, split: str, origins: Sequence[Any], make: Make
@@ -232,8 +290,17 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
                     write(record.data)
                     sizes.append(len(record.data))
                     texts.append(record.class_pixels)
+                    if record.stored is not None:
+                        self._remember(record.stored)
                 on_example()
         return sizes
+
+    def _remember(self, stored: Stored) -> None:
+        """Raises DataError where it is of another kind than those before."""
+        self._stored.append(stored)
+        if stored.kind not in self._kinds:
+            self._kinds[stored.kind] = stored.file
+            common_kind(self._kinds)
 
     def _log_download_bytes(self) -> None:
         """Says nothing: TFDS knows no sizes beforehand, and `progress` tells more."""

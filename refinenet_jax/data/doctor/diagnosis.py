@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from refinenet_jax.data.class_table import ranges
 from refinenet_jax.data.doctor import encodings
+from refinenet_jax.data.doctor.channels import find_channels
 from refinenet_jax.data.doctor.copies import find_copies
 from refinenet_jax.data.doctor.findings import LEVELS, NUM_FILES, Finding, counted
 from refinenet_jax.data.doctor.rarity import find_rare
@@ -26,7 +27,11 @@ def diagnose(surveys: Sequence[Survey], request: Request) -> list[Finding]:
       surveys: of the splits, that of training first; at least one.
       request: how the data set was read.
     """
-    findings = [*_faults(surveys, request), *_values(surveys, request)]
+    findings = [
+        *_faults(surveys, request),
+        *find_channels(surveys, request),
+        *_values(surveys, request),
+    ]
     broken = {
         name
         for finding in findings
@@ -55,10 +60,18 @@ def _remedy(kind: str, request: Request) -> str:
         return "such files are left out, as config.data.damaged='skip' says"
     if kind == "damaged":
         return "mend them, or set config.data.damaged='skip' to leave such files out"
+    if kind == "not_finite":
+        return (
+            "mend them, or set config.data.not_finite='ignore' to have such pixels not "
+            "count"
+        )
     if request.name != "folder":
         return f"take the files as the authors of {request.name} distribute them"
     classes = request.folder.classes
     return {
+        "unknown_form": "save it as a TIFF, a PNG or an .npy of 1 to 16 channels of "
+        "uint8, uint16 or float32",
+        "channels": "leave out or convert those that differ",
         "missing": "put the files in place, or take the names off the list",
         "size_mismatch": "resize labels from the originals with nearest neighbour, or "
         "take the pictures that the labels were drawn on",

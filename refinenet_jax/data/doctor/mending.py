@@ -17,11 +17,13 @@ from refinenet_jax.data.doctor.diagnosis import values_of
 from refinenet_jax.data.doctor.encodings import better_reading
 from refinenet_jax.data.doctor.survey import Survey
 from refinenet_jax.data.images import DataError
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.data.request import Request
 from refinenet_jax.errors import UserError
 from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.pictures import encode
 
+_HEIC = (".heic", ".heif")  # which `read` has written anew
 _NEARLY = 0.02  # by which two ratios of width to height may differ
 
 
@@ -162,7 +164,9 @@ def _write(
                 left_out.append(str(error))
                 on_image()
                 continue
-            ending = ".png" if example.turned else pair.image.suffix
+            ending = pair.image.suffix
+            if example.turned or ending.lower() in _HEIC:
+                ending = ".png" if PictureKind.of(example.image) == RGB else ".npy"
             image = folder / "images" / split / f"{pair.name}{ending}"
             files.write_bytes(image, example.encoded)
             path = folder / "labels" / split / f"{pair.name}.png"
@@ -193,7 +197,7 @@ def _read(found: FilesBuilder, pair: Pair) -> tuple[RawExample, bool]:
         if error.kind != "size_mismatch":
             raise
         encoded = found.read_image(pair)
-        image = images.decode_image(encoded, str(pair.image))
+        image = images.decode_picture(encoded, str(pair.image), found.pictures)
         if images.orientation(encoded) != 1:
             raise
         raw = found.read_label(pair)

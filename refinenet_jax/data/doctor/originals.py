@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,13 +90,20 @@ def _split_of_files(
 ) -> Split:
     def read(index: int) -> Labelled:
         example = found.read(pairs[index])
+        hidden = example.not_finite
         return Labelled(
-            example.image, example.raw, example.turned, example.label_turned
+            example.image,
+            example.raw,
+            example.turned,
+            example.label_turned,
+            example.has_alpha,
+            0 if hidden is None else int(np.count_nonzero(hidden)),
         )
 
-    def read_image(index: int) -> npt.NDArray[np.uint8]:
+    def read_image(index: int) -> npt.NDArray[Any]:
         data = found.read_image(pairs[index])
-        image = images.decode_image(data, str(pairs[index].image))
+        path = str(pairs[index].image)
+        image = images.decode_picture(data, path, found.pictures)
         return images.turn_upright(image, images.orientation(data))
 
     for pair in pairs:
@@ -118,7 +126,7 @@ def _refuse_strange_name(pair: Pair) -> None:
 
 def _split_of_source(name: str, source: Source, published: int | None) -> Split:
     def read(index: int) -> Labelled:
-        example = decode(source[index])
+        example = decode(source[index], source.kind)
         return Labelled(example["image"], example["label"], turned=False)
 
     return Split(

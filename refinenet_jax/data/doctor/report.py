@@ -13,6 +13,7 @@ from refinenet_jax import files, pages
 from refinenet_jax.data.class_table import ranges
 from refinenet_jax.data.doctor.findings import Finding
 from refinenet_jax.data.doctor.survey import Picture, Survey
+from refinenet_jax.data.picture_kind import RGB
 from refinenet_jax.labels import IGNORE_LABEL
 from refinenet_jax.pictures import overlay
 
@@ -102,7 +103,17 @@ def _split(survey: Survey) -> dict[str, Any]:
         "unknown_values": {str(v): count for v, count in survey.unknown.items()},
         "ignored_share": survey.ignored_share,
         "turned": sum(look.turned for look in survey.looks),
+        **_pictures(survey),
     }
+
+
+def _pictures(survey: Survey) -> dict[str, Any]:
+    """What there is to say of pictures that are not all RGB of 8 bits."""
+    if set(survey.kinds) <= {RGB}:
+        return {}
+    mean, std = survey.mean_and_std or (None, None)
+    kinds = [dataclasses.asdict(kind) for kind in survey.kinds]
+    return {"pictures": {"kinds": kinds, "mean": mean, "std": std}}
 
 
 def _shown(survey: Survey) -> dict[str, Any]:
@@ -147,6 +158,11 @@ def _facts(survey: Survey, found: Mapping[str, Any]) -> dict[str, str]:
         "label values": ranges(list(survey.value_pixels)).replace(" or ", ", "),
         "ignored": f"{survey.ignored_share:.2%} of the pixels",
     }
+    if "pictures" in found:
+        facts["pictures"] = " and ".join(map(str, survey.kinds))
+        if survey.mean_and_std:
+            for name, values in zip(("mean", "std"), survey.mean_and_std, strict=True):
+                facts[f"{name} of channels"] = ", ".join(f"{x:g}" for x in values)
     if survey.faults:
         facts["unreadable"] = str(len(survey.faults))
     if survey.unknown:

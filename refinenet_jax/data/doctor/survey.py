@@ -12,9 +12,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from refinenet_jax.data import channel_moments
+from refinenet_jax.data.channel_moments import Moments
 from refinenet_jax.data.class_table import ClassTable, RawLabel
 from refinenet_jax.data.images import DataError
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.labels import IGNORE_LABEL
+from refinenet_jax.pictures import STRETCHED, Shown
 
 _PICTURE_SIZE = 320  # longest edge of the pictures that are kept
 
@@ -24,16 +28,20 @@ class Labelled:
     """An example as it is read.
 
     Attributes:
-      image: uint8 [H,W,3] RGB.
+      image: [H,W,C].
       raw: integer [H,W], the label values of the file.
       turned: whether an EXIF orientation was applied.
       label_turned: whether it was applied to the label, too.
+      has_alpha: whether the file has transparency, which is dropped.
+      not_finite: how many pixels have a channel that is no finite number.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: npt.NDArray[Any]
     raw: RawLabel
     turned: bool
     label_turned: bool = False
+    has_alpha: bool = False
+    not_finite: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Split:
     name: str
     files: Sequence[str]
     read: Callable[[int], Labelled]
-    read_image: Callable[[int], npt.NDArray[np.uint8]]
+    read_image: Callable[[int], npt.NDArray[Any]]
     published: int | None
 
 
@@ -69,6 +77,10 @@ class Look:
       turned: whether an EXIF orientation was applied.
       label_turned: whether it was applied to the label, too.
       digest: differs where the images differ.
+      kind: of the image as it is stored.
+      has_alpha: see `Labelled`.
+      not_finite: likewise.
+      moments: of the channels; None for RGB.
     """
 
     file: str
@@ -78,6 +90,10 @@ class Look:
     turned: bool
     digest: bytes
     label_turned: bool = False
+    kind: PictureKind = RGB
+    has_alpha: bool = False
+    not_finite: int = 0
+    moments: Moments | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +155,22 @@ class Survey:
     def whole(self) -> bool:
         """Whether that were all."""
         return self.scanned == self.images
+
+    @functools.cached_property
+    def kinds(self) -> dict[PictureKind, str]:
+        """The kinds of pictures there are, and a file of each."""
+        found: dict[PictureKind, str] = {}
+        for look in self.looks:
+            found.setdefault(look.kind, look.file)
+        return found
+
+    @property
+    def mean_and_std(self) -> tuple[list[float], list[float]] | None:
+        """Of each channel; None where there is RGB, or no one kind."""
+        moments = [look.moments for look in self.looks if look.moments is not None]
+        if len(self.kinds) != 1 or not moments:
+            return None
+        return channel_moments.combined(np.stack(moments))
 
     @functools.cached_property
     def value_pixels(self) -> dict[int, int]:
@@ -205,6 +237,7 @@ def look_through(
     num_pictures: int,
     num_threads: int,
     on_image: Callable[[], None],
+    shown: Shown = STRETCHED,
 ) -> Survey:
     """Reads the examples of a split, or some of them evenly spread.
 
@@ -215,6 +248,7 @@ def look_through(
       num_pictures: how many of those to keep small copies of.
       num_threads: that read.
       on_image: called after each.
+      shown: how pictures that are not RGB are shown.
     """
     chosen = evenly_spread(len(split.files), num_images)
     kept = {chosen[i] for i in evenly_spread(len(chosen), num_pictures)}
@@ -224,7 +258,10 @@ def look_through(
     with ThreadPoolExecutor(num_threads) as threads:
         # What comes back is small: at no time are more images held than threads.
         for found, picture in threads.map(
-            lambda index: _inspect(split, index, table, index in kept), chosen
+            lambda index: _inspect(
+                split, index, table, shown if index in kept else None
+            ),
+            chosen,
         ):
             if isinstance(found, Look):
                 looks.append(found)
@@ -239,15 +276,18 @@ def look_through(
 
 
 def _inspect(
-    split: Split, index: int, table: ClassTable, keep: bool
+    split: Split, index: int, table: ClassTable, shown: Shown | None
 ) -> tuple[Look | Fault, Picture | None]:
     file = split.files[index]
     try:
         example = split.read(index)
     except DataError as error:
-        picture = _picture_without_label(split, index, str(error)) if keep else None
+        picture = None
+        if shown is not None:
+            picture = _picture_without_label(split, index, str(error), shown)
         return Fault(file, error.kind, str(error)), picture
     height, width = example.raw.shape
+    kind = PictureKind.of(example.image)
     counts = np.bincount(example.raw.ravel())
     values = np.flatnonzero(counts)
     look = Look(
@@ -258,8 +298,12 @@ def _inspect(
         turned=example.turned,
         digest=_digest(example.image),
         label_turned=example.label_turned,
+        kind=kind,
+        has_alpha=example.has_alpha,
+        not_finite=example.not_finite,
+        moments=None if kind == RGB else channel_moments.moments_of(example.image),
     )
-    return look, _picture(file, example, table) if keep else None
+    return look, None if shown is None else _picture(file, example, table, shown)
 
 
 def _inner(raw: RawLabel) -> dict[int, int]:
@@ -273,25 +317,27 @@ def _inner(raw: RawLabel) -> dict[int, int]:
     return dict(zip(values.tolist(), counts[values].tolist(), strict=True))
 
 
-def _digest(image: npt.NDArray[np.uint8]) -> bytes:
+def _digest(image: npt.NDArray[Any]) -> bytes:
     width = str(image.shape[1]).encode()
     return hashlib.blake2b(image.tobytes(), digest_size=16, salt=width).digest()
 
 
-def _picture(file: str, example: Labelled, table: ClassTable) -> Picture:
+def _picture(file: str, example: Labelled, table: ClassTable, shown: Shown) -> Picture:
     raw = _small(example.raw, cv2.INTER_NEAREST)
     class_ids = np.full(int(raw.max(initial=0)) + 1, IGNORE_LABEL, np.uint8)
     unknown = np.ones(len(class_ids), np.bool_)
     for value, class_id in table.raw_to_class.items():
         if value < len(class_ids):
             class_ids[value], unknown[value] = class_id, False
-    image = _small(example.image, cv2.INTER_AREA)
+    image = _small(shown.rgb(example.image), cv2.INTER_AREA)
     return Picture(file, image, class_ids[raw], unknown[raw], "")
 
 
-def _picture_without_label(split: Split, index: int, fault: str) -> Picture:
+def _picture_without_label(
+    split: Split, index: int, fault: str, shown: Shown
+) -> Picture:
     try:
-        image = _small(split.read_image(index), cv2.INTER_AREA)
+        image = _small(shown.rgb(split.read_image(index)), cv2.INTER_AREA)
     except DataError:
         image = None
     return Picture(split.files[index], image, None, None, fault)

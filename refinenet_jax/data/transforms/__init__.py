@@ -1,9 +1,10 @@
 """Random transforms of training examples; image and label move together.
 
 Every transform is called with an example and the random generator of that example:
-`transform(example, rng) -> example`. An example holds `image`, uint8 [H,W,3] RGB, and
-`label`, uint8 [H,W] class ids with 255 = ignore; other entries are passed through. The
-given example is left as it is; the arrays of the result are C-contiguous uint8.
+`transform(example, rng) -> example`. An example holds `image`, [H,W,C] of 8 or 16 bits
+or float32, and `label`, uint8 [H,W] class ids with 255 = ignore; other entries are passed
+through. The given example is left as it is; the arrays of the result are C-contiguous and
+of the same dtype.
 
 `transformed` applies several. Those that only move pixels are `Geometric`: in a row they
 are composed, and each pixel of what is seen in the end is computed once, as `sampling`

@@ -25,7 +25,7 @@ class ClassCentredCrop(Geometric):
 
     height: int
     width: int
-    fill: tuple[int, int, int]
+    fill: tuple[float, ...]
 
     def place(self, view: View, rng: np.random.Generator) -> View:
         """Draws class and pixel, then the place along edges that are too short."""

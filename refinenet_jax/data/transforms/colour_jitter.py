@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from refinenet_jax.data.picture_kind import RGB, PictureKind
 from refinenet_jax.data.transforms.example import Example
+from refinenet_jax.errors import UserError
 
 Colours = npt.NDArray[np.float32]
 
@@ -32,7 +34,17 @@ class ColourJitter:
     hue: float
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Draws three factors and a shift, also for a change that is switched off."""
+        """Draws three factors and a shift, also for a change that is switched off.
+
+        Raises:
+          UserError: the image is not RGB of 8 bits, which alone has such colours.
+        """
+        kind = PictureKind.of(example["image"])
+        if kind != RGB:
+            raise UserError(
+                f"a picture has {kind}, which has no colours to change: set "
+                "config.data.colour_jitter=(0,0,0,0)"
+            )
         brightness = _factor(self.brightness, rng)
         contrast = _factor(self.contrast, rng)
         saturation = _factor(self.saturation, rng)

@@ -5,8 +5,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from refinenet_jax.data.picture_kind import PictureKind
+
 Example = dict[str, Any]
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[Any]
 
 
 class Decodable(Protocol):
@@ -15,6 +17,10 @@ class Decodable(Protocol):
     @property
     def name(self) -> str:
         """Of its file."""
+
+    @property
+    def kind(self) -> PictureKind:
+        """Of its pixels."""
 
     def decode(self, unit: int = 1) -> tuple[Pixels, int]:
         """Its pixels, averaged over n x n with n <= unit, and n."""

@@ -31,7 +31,7 @@ def transformed(
     decoded only then, in less detail where less is seen.
 
     Args:
-      example: label uint8 [H,W], image uint8 [H,W,3] or an `EncodedImage`.
+      example: label uint8 [H,W], image [H,W,C] or an `EncodedImage`.
       transforms: any.
       rng: of this example.
 

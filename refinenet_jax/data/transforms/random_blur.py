@@ -5,6 +5,7 @@ import dataclasses
 import cv2
 import numpy as np
 
+from refinenet_jax.data.transforms.channels import by_channels
 from refinenet_jax.data.transforms.example import Example
 
 
@@ -25,5 +26,7 @@ class RandomBlur:
         if sigma == 0.0:
             return example  # for OpenCV, 0 means "choose one"
         # A kernel size of 0 lets OpenCV choose: three standard deviations each way.
-        blurred = cv2.GaussianBlur(example["image"], (0, 0), sigma)
+        blurred = by_channels(
+            lambda some: cv2.GaussianBlur(some, (0, 0), sigma), example["image"]
+        )
         return {**example, "image": blurred}

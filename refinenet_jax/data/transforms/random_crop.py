@@ -18,7 +18,7 @@ class RandomCrop(Geometric):
 
     height: int
     width: int
-    fill: tuple[int, int, int]
+    fill: tuple[float, ...]
 
     def place(self, view: View, rng: np.random.Generator) -> View:
         """Draws the window's top and left; they are negative where it sticks out."""

@@ -18,11 +18,11 @@ class RandomRotation(Geometric):
     Attributes:
       degrees: the angle is drawn uniformly from [-degrees, degrees]; counter-clockwise
         is positive.
-      fill: RGB, 0..255.
+      fill: a value for each channel.
     """
 
     degrees: float
-    fill: tuple[int, int, int]
+    fill: tuple[float, ...]
 
     def place(self, view: View, rng: np.random.Generator) -> View:
         """Draws the angle."""

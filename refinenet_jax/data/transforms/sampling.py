@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from refinenet_jax.data.transforms.channels import by_channels
 from refinenet_jax.data.transforms.example import Decodable, Pixels
 from refinenet_jax.errors import UserError
 
@@ -86,7 +87,7 @@ def draw_label(
 def draw_image(
     image: Pixels | Decodable, rows: Span, columns: Span, mirrored: bool, out: Pixels
 ) -> None:
-    """Writes what is seen of uint8 [H,W,3] to out, [rows.count, columns.count, 3].
+    """Writes what is seen of [H,W,C] to out, [rows.count, columns.count, C].
 
     Raises:
       UserError: the image cannot be decoded, or has not the size that the spans name.
@@ -98,14 +99,17 @@ def draw_image(
         return
     needed = pixels[rows.needed(unit, done), columns.needed(unit, done)]
     each = points(unit, rows, columns)
-    sampled = cv2.resize(
+    sampled = by_channels(
+        lambda some: cv2.resize(
+            some,
+            None,
+            fx=each * unit / columns.step,
+            fy=each * unit / rows.step,
+            interpolation=cv2.INTER_LINEAR,
+        ),
         averaged(needed, unit // done),
-        None,
-        fx=each * unit / columns.step,
-        fy=each * unit / rows.step,
-        interpolation=cv2.INTER_LINEAR,
     )
-    seen = np.asarray(sampled, np.uint8)[: each * rows.count, : each * columns.count]
+    seen = sampled[: each * rows.count, : each * columns.count]
     put(averaged(seen, each), mirrored, out)
 
 
@@ -124,7 +128,7 @@ def open_image(
     """The image as its decoder gives it fastest, and how many pixels it averaged.
 
     Args:
-      image: uint8 [H,W,3], or still encoded.
+      image: [H,W,C], or still encoded.
       size: H and W that it must have.
       unit: the most pixels along an edge that may be averaged.
 
@@ -145,9 +149,13 @@ def averaged(pixels: Pixels, unit: int) -> Pixels:
     """The means of unit x unit pixels; at the end the last ones count again."""
     if unit == 1:
         return pixels
+    return by_channels(lambda some: _averaged(some, unit), pixels)
+
+
+def _averaged(pixels: Pixels, unit: int) -> Pixels:
     below, beside = (-length % unit for length in pixels.shape[:2])
     if below or beside:
         repeat = cv2.BORDER_REPLICATE
         pixels = np.asarray(cv2.copyMakeBorder(pixels, 0, below, 0, beside, repeat))
     size = pixels.shape[1] // unit, pixels.shape[0] // unit
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from refinenet_jax.data.transforms.channels import by_channels
 from refinenet_jax.data.transforms.example import Decodable, Pixels
 from refinenet_jax.data.transforms.sampling import (
     Span,
@@ -28,13 +29,13 @@ class Turn:
     """By how much, counter-clockwise, and what is seen of what lay outside."""
 
     degrees: float
-    fill: tuple[int, int, int]
+    fill: tuple[float, ...]
 
 
 def turned(
     image: Pixels | Decodable, label: Pixels, rows: Span, columns: Span, turn: Turn
 ) -> tuple[Pixels, Pixels]:
-    """What the spans show of the turned picture: uint8 [h,w,3], [h,w].
+    """What the spans show of the turned picture: [h,w,C], uint8 [h,w].
 
     Points are interpolated and averaged as `sampling` says. Where the picture is not,
     the image is `turn.fill` and the label 255.
@@ -48,14 +49,18 @@ def turned(
     size = columns.count, rows.count
     to_label = source_of_seen(rows, columns, turn)
     # At the edge, `fill` must not shine into pixels whose label counts.
-    sampled = cv2.warpAffine(
+    to_image = _centres(_scaling(1 / unit) @ to_label @ _scaling(1 / each))
+    sampled = by_channels(
+        lambda some: cv2.warpAffine(
+            some,
+            to_image,
+            (each * size[0], each * size[1]),
+            flags=_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        ),
         averaged(pixels, unit // done),
-        _centres(_scaling(1 / unit) @ to_label @ _scaling(1 / each)),
-        (each * size[0], each * size[1]),
-        flags=_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
     )
-    seen_image = averaged(np.asarray(sampled, np.uint8), each)
+    seen_image = averaged(sampled, each)
     matrix = _centres(to_label)
     seen_label = cv2.warpAffine(
         label, matrix, size, flags=_NEAREST, borderValue=IGNORE_LABEL

@@ -6,6 +6,7 @@ import math
 import cv2
 import numpy as np
 
+from refinenet_jax.data.picture_kind import PictureKind
 from refinenet_jax.data.transforms.example import Example, Pixels
 from refinenet_jax.data.transforms.sampling import (
     Span,
@@ -21,7 +22,8 @@ from refinenet_jax.data.transforms.turning import (
 )
 from refinenet_jax.labels import IGNORE_LABEL
 
-Colour = tuple[int, int, int]
+# A value for each channel.
+Colour = tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +104,12 @@ class View:
             return self.window.height, self.window.width
         return self.height, self.width
 
+    @property
+    def kind(self) -> PictureKind:
+        """Of its image."""
+        image = self.example["image"]
+        return PictureKind.of(image) if isinstance(image, np.ndarray) else image.kind
+
     def visible_label(self) -> Pixels:
         """The label as it is, uint8 [H,W], 255 also where a turn moves it out of sight.
 
@@ -133,29 +141,29 @@ class View:
         height, width = self.example["label"].shape
         rows = Span(height, self.height, 0, self.height)
         columns = Span(width, self.width, 0, self.width)
-        return source_of_seen(rows, columns, self.turn or Turn(0.0, (0, 0, 0)))
+        return source_of_seen(rows, columns, self.turn or Turn(0.0, ()))
 
     def render(self) -> Example:
-        """Computes the pixels: image and label uint8, C-contiguous."""
-        image = np.empty((*self.size, 3), np.uint8)
+        """Computes the pixels: image as its kind and label uint8, C-contiguous."""
+        image = np.empty((*self.size, self.kind.channels), self.kind.dtype)
         label = np.empty(self.size, np.uint8)
         self.draw(image, label)
         return {**self.example, "image": image, "label": label}
 
     def draw(self, image: Pixels, label: Pixels) -> None:
-        """Computes the pixels and writes them to uint8 [h,w,3] and [h,w] of its size.
+        """Computes the pixels and writes them to [h,w,C] and uint8 [h,w] of its size.
 
         Raises:
           UserError: the image cannot be decoded, or has not the size of its label.
         """
-        window = self.window or Window(0, 0, self.height, self.width, (0, 0, 0))
+        window = self.window or Window(0, 0, self.height, self.width, (0,))
         rows = _seen(window.top, window.height, self.height)
         columns = _seen(window.left, window.width, self.width)
         inner = (
             slice(rows.start - window.top, rows.stop - window.top),
             slice(columns.start - window.left, columns.stop - window.left),
         )
-        _fill_around(image, inner, np.array(window.fill, np.uint8))
+        _fill_around(image, inner, np.array(window.fill, image.dtype))
         _fill_around(label, inner, np.array(IGNORE_LABEL, np.uint8))
         self._draw_seen(rows, columns, image[inner], label[inner])
 
@@ -185,7 +193,7 @@ def _seen(start: int, length: int, picture: int) -> range:
 
 
 def _fill_around(pixels: Pixels, inner: tuple[slice, slice], fill: Pixels) -> None:
-    """Fills what is not the inner part of uint8 [H,W,...] with a colour or a number."""
+    """Fills what is not the inner part of [H,W,...] with a colour or a number."""
     rows, columns = inner
     height, width = pixels.shape[:2]
     if rows.start == columns.start == 0 and (rows.stop, columns.stop) == (
@@ -193,7 +201,7 @@ def _fill_around(pixels: Pixels, inner: tuple[slice, slice], fill: Pixels) -> No
         width,
     ):
         return
-    row = np.empty(pixels.shape[1:], np.uint8)
+    row = np.empty(pixels.shape[1:], pixels.dtype)
     row[...] = fill
     pixels[: rows.start] = row
     pixels[rows.stop :] = row
