@@ -16,6 +16,7 @@ from refinenet_jax.assembly.network import describe
 from refinenet_jax.checkpoints.store import Checkpoints
 from refinenet_jax.config import default
 from refinenet_jax.config_check import check
+from refinenet_jax.data.picture_kind import RGB
 from refinenet_jax.errors import UserError
 from refinenet_jax.inference import programs
 from refinenet_jax.models.leaves import split_network
@@ -207,7 +208,7 @@ def test_a_wrong_program_is_not_kept(config, workdir, folder, monkeypatch):
 
 
 def test_without_pictures_the_evaluation_split_is_taken(config):
-    found = export._pictures(config, [])
+    found = export._pictures(config, [], RGB)
     assert [picture.shape for picture in found] == [(HEIGHT, WIDTH, 3)] * 2
     assert not np.array_equal(*found)
 

@@ -18,6 +18,7 @@ from refinenet_jax import config as config_lib
 from refinenet_jax import config_check
 from refinenet_jax.checkpoints.metadata import Metadata
 from refinenet_jax.data.class_table import read_class_table
+from refinenet_jax.data.picture_kind import RGB
 from refinenet_jax.errors import UserError
 from refinenet_jax.memory import OutOfMemory
 from refinenet_jax.modes import predict
@@ -37,6 +38,7 @@ class Fake:
         self.class_names = tuple(class_names)
         self.palette = [(7 * i % 256, i, 255 - i) for i in range(len(class_names))]
         self.metadata = Metadata(DESCRIBED, self.class_names, self.palette, step=6)
+        self.pictures = RGB
         self.compilations = 0
         self.asked = 0
 
@@ -485,12 +487,14 @@ import resource, sys
 import numpy as np
 from refinenet_jax import main
 from refinenet_jax.checkpoints.metadata import Metadata
+from refinenet_jax.data.picture_kind import RGB
 from refinenet_jax.models import Architecture
 from refinenet_jax.modes import predict
 from refinenet_jax.pictures import text_size
 
 class Fake:
     class_names, palette = ["a"] * 200, [(i, i, i) for i in range(200)]
+    pictures = RGB
     metadata, compilations = Metadata(Architecture("light_resnet18", 200), (), (), step=1), 0
     def predict(self, image):
         return (image[..., 0] % 200).astype(np.uint8)
