@@ -133,16 +133,19 @@ def _product_over_rows(first: jax.Array, second: jax.Array) -> jax.Array:
     if parts == 1:
         return jnp.dot(lax.optimization_barrier(first.T), second)
 
+    wide = jnp.promote_types(first.dtype, jnp.float32)  # bfloat16 is rounded once
+
     def add(total: jax.Array, part: Sequence[jax.Array]) -> tuple[jax.Array, None]:
         first, second = part
-        return total + jnp.dot(lax.optimization_barrier(first.T), second), None
+        across = lax.optimization_barrier(first.T)
+        return total + jnp.dot(across, second, preferred_element_type=wide), None
 
     # A loop also keeps XLA from computing the operands again, in the order of the other
     # axis, to transpose them.
-    none = jnp.zeros((first.shape[1], second.shape[1]), first.dtype)
+    none = jnp.zeros((first.shape[1], second.shape[1]), wide)
     divided = [x.reshape(parts, -1, x.shape[1]) for x in (first, second)]
     total, _ = lax.scan(add, none, divided)
-    return total
+    return total.astype(first.dtype)
 
 
 def _has_few_outputs(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
