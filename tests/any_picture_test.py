@@ -1,10 +1,6 @@
 """Pictures that are not RGB, all the way: checked, trained on, scored, predicted, exported."""
 
-import contextlib
-import io
 import json
-import sys
-from unittest import mock
 
 import cv2
 import jax
@@ -13,8 +9,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from refinenet_jax import Segmenter, main
+from refinenet_jax import Segmenter
 from refinenet_jax.models import add_backbone
+from tests.in_process import run
 from tests.own_folder import HEIGHT, WIDTH, scene
 from tests.restored import restored_tables
 from tests.tiny import TINY
@@ -81,21 +78,6 @@ def write_folder(root, *saves, splits=(("train", 5), ("val", 3))):
             number += 1
     (root / "classes.txt").write_text("field\nroad\nhouse\ntree\n")
     return root
-
-
-def run(*arguments):
-    """Runs the program in this process; gives (exit code, stdout, stderr)."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with (
-        mock.patch.object(sys, "argv", ["refinenet", *map(str, arguments)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            main.run()
-        except SystemExit as exit:
-            code = exit.code
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ from PIL import Image
 from refinenet_jax import files
 from refinenet_jax.weights import torch
 from tests import own_folder
-from tests.main_test import TINY, read, run, start, steps_and_losses, trained  # noqa: F401
+from tests.in_process import run
+from tests.main_test import TINY, read, start, steps_and_losses, trained  # noqa: F401
 
 SHORT = (
     "--config=default",

@@ -1,8 +1,6 @@
 """The whole program, from the command line to the files it leaves."""
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -12,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest import mock
 
 import cv2
 import jax
@@ -21,8 +18,9 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from refinenet_jax import Segmenter, main
+from refinenet_jax import Segmenter
 from refinenet_jax.weights.torch import write_safetensors
+from tests.in_process import run
 from tests.weights.networks import checkpoint_of
 
 REPOSITORY = Path(__file__).parent.parent
@@ -47,21 +45,6 @@ def start(*arguments, **environment):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def run(*arguments):
-    """Runs the program in this process; gives (exit code, stdout, stderr)."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with (
-        mock.patch.object(sys, "argv", ["refinenet", *map(str, arguments)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            main.run()
-        except SystemExit as exit:
-            code = exit.code
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="session")
