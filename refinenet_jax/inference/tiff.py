@@ -18,7 +18,7 @@ from etils import epath
 from tifffile import COMPRESSION, PHOTOMETRIC
 
 from refinenet_jax import files
-from refinenet_jax.data.images import DataError
+from refinenet_jax.data.images import DataError, refuse_special
 from refinenet_jax.errors import UserError, first_line
 from refinenet_jax.inference.protocol import Shape
 from refinenet_jax.pictures import Palette, colours
@@ -49,9 +49,10 @@ Tag = tuple[int, int, int, Any, bool]
 def is_tiff(path: epath.Path) -> bool:
     """By the first bytes of the file; False where it cannot be read."""
     try:
+        refuse_special(path)
         with path.open("rb") as file:
             return file.read(4) in _STARTS
-    except OSError:
+    except (OSError, DataError):
         return False
 
 
