@@ -1,6 +1,7 @@
 """Pictures of label maps, and the files of pictures."""
 
 import dataclasses
+import functools
 import io
 import itertools
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ def with_legend(
     """
     width = picture.shape[1]
     size = text_size(width)
-    font = ImageFont.load_default(size)
+    font = _font(size)
     gap, line = size // 2, size + size // 2
     top = line if heading else 0
     values, counts = np.unique(label, return_counts=True)
@@ -126,14 +127,14 @@ def with_legend(
         value: "void" if value == IGNORE_LABEL else class_names[value]
         for value in values[np.argsort(-counts, kind="stable")].tolist()
     }
-    entries, rest = _arranged(names, font, width, size, lines)
+    entries, rest = _arranged(names, width, size, lines)
     rows = lines or 1 + max(row for row, *_ in entries)
     height = 2 * ((top + rows * line + gap + 1) // 2)
     legend = Image.new("RGB", (width, height), _PAPER)
     draw, table = ImageDraw.Draw(legend), _table(palette)
     if heading:
         middle = gap + size // 2
-        text = _cut(heading, font, width - 2 * gap)
+        text, _ = _cut(heading, size, width - 2 * gap)
         draw.text((gap, middle), text, _INK, font, anchor="lm")
     for row, x, name, value in entries:
         y = top + gap + row * line
@@ -152,13 +153,16 @@ def text_size(width: int) -> int:
 
 
 def _arranged(
-    names: dict[int, str], font: Any, width: int, size: int, lines: int
+    names: dict[int, str], width: int, size: int, lines: int
 ) -> tuple[list[tuple[int, int, str, int]], int]:
     """Row, x, name and class id of each entry, and how many had no place.
 
     names: by class id, those that matter most first; shown by their ids.
     """
     gap = size // 2
+    room = width - size - 3 * gap
+    fitting = {value: _cut(name, size, room) for value, name in names.items()}
+    widths = {value: size + 3 * gap + wide for value, (_, wide) in fitting.items()}
     kept = len(names)
     while True:
         entries = []
@@ -166,12 +170,10 @@ def _arranged(
         # Where some are left out, how many stands at the end.
         free = width if kept == len(names) else width - 3 * size
         for value in sorted(list(names)[:kept]):
-            name = _cut(names[value], font, width - size - 3 * gap)
-            wanted = size + 3 * gap + round(font.getlength(name))
-            if x and x + wanted > (free if row + 1 == lines else width):
+            if x and x + widths[value] > (free if row + 1 == lines else width):
                 row, x = row + 1, 0
-            entries.append((row, x + gap, name, value))
-            x += wanted
+            entries.append((row, x + gap, fitting[value][0], value))
+            x += widths[value]
         if not lines or row < lines or kept == 1:
             return entries, len(names) - kept
         kept -= 1
@@ -238,10 +240,10 @@ def strip(
 
 def _line(text: str, width: int, size: int) -> np.ndarray:
     """Text on paper: uint8 [2 * size,width,3]."""
-    font = ImageFont.load_default(size)
+    font = _font(size)
     line = Image.new("RGB", (width, 2 * size), _PAPER)
     place = (size // 2, size)
-    text = _cut(text, font, width - size)
+    text, _ = _cut(text, size, width - size)
     ImageDraw.Draw(line).text(place, text, _INK, font, anchor="lm")
     return np.asarray(line)
 
@@ -252,12 +254,17 @@ def _content(picture: Image.Image, file_format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _cut(name: str, font: Any, width: float) -> str:
-    """The name, or as much of it as fits into so many pixels."""
-    if font.getlength(name) <= width:
-        return name
-    fitting = (name[:end] + "…" for end in range(len(name) - 1, 0, -1))
-    return next((text for text in fitting if font.getlength(text) <= width), "")
+_font = functools.cache(ImageFont.load_default)
+
+
+@functools.lru_cache(2**12)  # a video has the same names in each of its frames
+def _cut(name: str, size: int, width: int) -> tuple[str, int]:
+    """The name, or as much of it as fits into so many pixels, and how wide that is."""
+    length = _font(size).getlength
+    cut = (name[:end] + "…" for end in range(len(name) - 1, 0, -1))
+    fitting = (text for text in (name, *cut) if length(text) <= width)
+    text = next(fitting, "")
+    return text, round(length(text))
 
 
 def _table(palette: Palette) -> np.ndarray:
