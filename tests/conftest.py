@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +32,18 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # A process that compiles hundreds of programs is to give their memory back.
 os.environ.setdefault("REFINENET_MALLOC", "default")
+
+
+@pytest.hookimpl(tryfirst=True)  # before markers choose what runs
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test, those beyond `first_cases(n)` are slow."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if marker := item.get_closest_marker("first_cases"):
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            if seen[test] > marker.args[0]:
+                item.add_marker("slow")
 
 
 @pytest.fixture(scope="module", autouse=True)

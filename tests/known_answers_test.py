@@ -92,6 +92,7 @@ def test_loss_and_its_gradient(shape):
     assert_near(gradient, expected_gradient, 5e-6)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize("method", ["align_corners", "bilinear", "bicubic"])
 @pytest.mark.parametrize(
     "shape",
@@ -157,6 +158,7 @@ def test_counting(shape):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_of_kernels(shape):
     """Sums over all pixels of all pictures, where a tail row would be missed."""

@@ -128,6 +128,7 @@ def test_a_finished_run_started_again_changes_nothing(trained):
     assert read(trained / "result.json")["state_sha256"] == before
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_settings(trained, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)

@@ -117,6 +117,7 @@ def own(tiny: None) -> RefineNet:
     return network
 
 
+@pytest.mark.slow
 def test_a_backbone_of_ones_own_has_neither_statistics_nor_dropout(
     own: RefineNet,
 ) -> None:

@@ -152,6 +152,7 @@ def run_of_five_classes(tmp_path):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_of_another_number_of_classes(run_of_five_classes):
     with pytest.raises(UserError, match="num_classes=5, the config asks for num_cl"):
         started(run_of_five_classes)
@@ -162,6 +163,7 @@ def test_a_run_of_another_number_of_classes(run_of_five_classes):
     assert not found & CLASSIFIER
 
 
+@pytest.mark.slow
 def test_weights_in_a_wheel(capsys):
     torch = pytest.importorskip("torch")
     config = default()

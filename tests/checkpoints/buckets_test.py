@@ -55,6 +55,7 @@ def test_checkpoints_can_be_copied_from_a_disk_to_a_bucket_and_back(tmp_path, bu
     assert sha256(state) == sha256(a_state(2.0, 2))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize("place", ["bucket", "mounted"])
 def test_what_was_broken_off_is_no_checkpoint(place, bucket, tmp_path, monkeypatch):
     """Neither there nor where a bucket is mounted is a folder renamed at the end."""

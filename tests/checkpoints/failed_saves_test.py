@@ -93,6 +93,7 @@ class Failing:
             setattr(where, name, real)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_whatever_operation_fails_the_run_can_go_on(every, tmp_path):
     counted = tmp_path / "counted"

@@ -253,6 +253,7 @@ def test_scores_are_known_while_a_save_is_still_under_way(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.slow
 def test_a_byte_that_changed_never_gives_other_weights(tmp_path):
     save(tmp_path / "kept", [None])
     wanted = sha256(a_state(1.0, 1))

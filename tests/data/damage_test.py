@@ -37,6 +37,7 @@ def flip(path, position, bit):
         file.write(bytes([byte ^ 1 << bit]))
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_gives_the_same_examples_or_an_error_with_its_file(copy, whole):
     """ArrayRecord's own hashes tell; this holds them to it, wherever the bit is."""
     [file] = copy.rglob("*val.array_record*")

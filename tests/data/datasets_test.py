@@ -168,6 +168,7 @@ def test_of_two_that_prepare_at_once_one_waits_and_both_have_the_data(
     assert line.startswith(f"waiting for preparing shapes in {tmp_path} by process ")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))

@@ -58,6 +58,7 @@ def take(given: Ingredient, transforms, count: int, num_workers: int = 0):
     return [np.concatenate([batch[key] for batch in taken]) for key in taken[0]]
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("transforms", [LIGHT, EVERYTHING, [RandomCrop(90, 121, FILL)]])
 def test_the_same_examples(suffix, transforms):

@@ -162,6 +162,7 @@ def test_resume_is_exact_with_another_number_of_processes():
         np.testing.assert_array_equal(share[key], array[:, 4:])
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize(
     ("mixed", "num_workers"),
     [

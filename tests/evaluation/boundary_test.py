@@ -54,6 +54,7 @@ def blobs(rng, shape, classes):
     return np.kron(small, np.ones((4, 4), np.uint8))[: shape[0], : shape[1]].copy()
 
 
+@pytest.mark.first_cases(8)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (13, 22), (37, 41), (40, 8)])
 @pytest.mark.parametrize("width", [0.001, 0.02, 0.1, 1.0])
 def test_equals_brute_force(shape, width):

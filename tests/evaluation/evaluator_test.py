@@ -134,6 +134,7 @@ def test_training_counts_no_boundaries_and_writes_no_report(
     np.testing.assert_array_equal(Image.open(tmp_path / "eval/3.png"), pictures)
 
 
+@pytest.mark.slow
 def test_without_intervals_and_boundaries(scorer, browser, tmp_path):
     record = scorer(bootstrap_samples=0, boundary_width=0.0).audit(
         7, None, None, tmp_path

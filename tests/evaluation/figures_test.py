@@ -23,6 +23,7 @@ def assert_whole(pixels):
     assert (pixels != 255).any()
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize("number", [3, 21, 150])
 def test_class_bars(number):
     rng = np.random.default_rng(number)
@@ -42,6 +43,7 @@ def test_class_bars_are_as_long_as_the_scores_and_sorted():
     assert np.divide(lengths, lengths[0]) == pytest.approx([1, 0.5, 0.25], abs=0.01)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize("number", [3, 21, 150])
 def test_confusion(number):
     matrix = np.random.default_rng(0).integers(0, 99, (number, number))

@@ -94,6 +94,7 @@ def test_a_fault_in_a_thread_is_raised(monkeypatch):
         evaluate(StandIn(2), random_examples(5, [0, 1], seed=1))
 
 
+@pytest.mark.slow
 def test_the_network_is_counted_as_it_predicts():
     examples = random_examples(5, [0, 1, 2, 3], seed=3)
     predictor = Predictor(

@@ -317,6 +317,7 @@ def segmenter():
         yield segmenter
 
 
+@pytest.mark.slow
 def test_a_real_network_says_what_it_says_of_the_whole(segmenter, tmp_path):
     pixels = np.kron(picture((192, 160)), np.ones((4, 4, 1), np.uint8))
     whole = segmenter.predict(pixels)

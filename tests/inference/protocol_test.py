@@ -148,6 +148,7 @@ class Alone:
         return total[0].numpy().transpose(1, 2, 0)
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_padded_pictures_give_what_loops_give_for_each_alone(recipe, conv, pictures):
     protocol = RECIPES[recipe]
@@ -158,6 +159,7 @@ def test_padded_pictures_give_what_loops_give_for_each_alone(recipe, conv, pictu
         np.testing.assert_allclose(shares, alone(picture), atol=4e-6)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize("recipe", ["authors", "windows at scales"])
 def test_any_padding_gives_the_same(recipe, conv, pictures):
     protocol = RECIPES[recipe]
@@ -197,6 +199,7 @@ def test_json():
     }
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_classes_are_those_of_the_largest_probabilities(recipe, conv, pictures):
     sizes = jnp.asarray([recipe.base_size(p.shape[:2]) for p in pictures])

@@ -55,6 +55,7 @@ def test_no_gradient_has_another_layout_on_a_cpu():
     assert all("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line for line in lines)
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize("convolve", [convolution, convolution_with_care])
 @pytest.mark.parametrize("groups", [1, 2, 6, 24])
 def test_groups_of_channels_are_those_of_xla(groups, convolve, monkeypatch):
@@ -110,6 +111,7 @@ def test_divided_rows_are_convolved_as_whole_ones(rows, stride):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize(
     ("shape", "kernel", "stride", "form"),
     [

@@ -44,6 +44,7 @@ def modules(network, kind):
     return [m for _, m in nnx.iter_graph(network) if isinstance(m, kind)]
 
 
+@pytest.mark.slow
 @pytest.mark.every_network
 @pytest.mark.parametrize(
     "variant",

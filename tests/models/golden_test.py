@@ -28,6 +28,7 @@ def filled_network(variant: str) -> RefineNet:
     return in_inference(network)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize(
     "variant",
     [

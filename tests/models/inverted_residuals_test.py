@@ -77,6 +77,7 @@ def assert_taps_of_torch(published, number, size):
     assert backbone.tap_strides == theirs.tap_strides
 
 
+@pytest.mark.first_cases(1)
 def test_published_weights_give_the_taps_of_torch(published, number):
     assert_taps_of_torch(published, number, (33, 62))
 

@@ -323,6 +323,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.first_cases(8)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_padded_picture_gives_what_it_gives_alone(name):
     layer = jax.jit(LAYERS[name])

@@ -15,6 +15,7 @@ from tests.torch_reference import pictures, reference_and_ours, to_nhwc
 PADDING_ERROR = 5e-6
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize(
     ("variant", "input_scales"),
     [
@@ -50,6 +51,7 @@ def test_a_padded_picture_gives_what_torch_gives_for_it_alone(variant, input_sca
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_frozen_statistics_keep_every_bit_in_training():
     _, network = reference_and_ours("light_resnet18")
     before = jax.tree.map(np.array, nnx.state(network, nnx.BatchStat))
@@ -64,6 +66,7 @@ def test_frozen_statistics_keep_every_bit_in_training():
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32_and_keeps_its_parameters():
     reference, network = reference_and_ours("light_resnet18", "bfloat16")
     image = pictures(2, 65, 98, seed=1)

@@ -36,6 +36,7 @@ def relative_error(ours: jax.Array, theirs: torch.Tensor) -> float:
     return float(np.abs(np.asarray(ours) - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.every_network
 @pytest.mark.parametrize(
     ("variant", "sizes"),
@@ -124,6 +125,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize(("variant", "changes"), OPTIONS)
 def test_logits_of_an_option_equal_torch(variant, changes):
     network, ours = reference_and_ours(variant, **changes)
@@ -135,6 +137,7 @@ def test_logits_of_an_option_equal_torch(variant, changes):
     assert expected.std() > 0.5
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize(
     ("variant", "changes"),
     [

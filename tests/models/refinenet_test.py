@@ -111,6 +111,7 @@ def test_every_variant_has_its_number():
     assert set(NUM_PARAMETERS) == set(VARIANTS)
 
 
+@pytest.mark.first_cases(8)
 @pytest.mark.parametrize(("variant", "changes", "count"), NETWORKS)
 def test_names_shapes_and_number_of_parameters_are_those_of_the_reference(
     variant, changes, count
@@ -192,6 +193,7 @@ def shapes_of_scores(
     return jax.eval_shape(scores, state, image)
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize(
     ("scales", "largest"),
     [((1.0,), 1.0), ((1.2,), 1.2), ((0.6,), 0.6), ((0.6, 1.2), 1.2)],
@@ -205,6 +207,7 @@ def test_logits_are_a_quarter_of_the_largest_scaled_picture(scales, largest, siz
     assert logits.dtype == jnp.float32
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize(
     "variant",
     ["light_mobilenet_v2", "light_mobilenet_v3_large", "light_efficientnet_lite0"],

@@ -30,6 +30,7 @@ def by_torch(x: np.ndarray, size: tuple[int, int], method: str) -> np.ndarray:
     return to_nhwc(resized)
 
 
+@pytest.mark.first_cases(12)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [(5, 8), (1, 6), (13, 21)])
 @pytest.mark.parametrize("new_size", [(9, 15), (5, 8), (20, 11), (1, 1)])

@@ -174,6 +174,7 @@ def wait_for(condition, seconds=60):
     return found
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize("width", [390, 1400])
 def test_a_photograph_in_a_browser(address, browser, width, tmp_path):
     from selenium.webdriver import ActionChains

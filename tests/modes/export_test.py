@@ -158,6 +158,7 @@ def record_of(workdir):
     return json.loads((workdir / "export" / "export.json").read_text())
 
 
+@pytest.mark.slow
 def test_stablehlo_needs_jax_alone(config, workdir, folder, expected, tmp_path, capsys):
     export.run(config, workdir, [str(folder)])
     assert written(workdir) == [
@@ -186,6 +187,7 @@ def test_stablehlo_needs_jax_alone(config, workdir, folder, expected, tmp_path, 
     assert_same_classes(run_alone(STABLEHLO, refused, file, tmp_path), expected)
 
 
+@pytest.mark.slow
 def test_a_wrong_program_is_not_kept(config, workdir, folder, monkeypatch):
     file = workdir / "export" / "network.stablehlo"
     file.parent.mkdir()

@@ -347,6 +347,7 @@ def network_of(num_classes):
     return Segmenter(nnx.merge(graph, state), metadata)
 
 
+@pytest.mark.slow
 def test_sizes_at_the_edge_with_a_real_network(run, tmp_path, monkeypatch):
     network = network_of(4)
     monkeypatch.setattr(
@@ -506,6 +507,7 @@ main.run()
 """
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize("kind", ["images", "video"])
 def test_a_disk_that_is_really_full(kind, tmp_path):
     if kind == "images":

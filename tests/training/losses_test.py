@@ -67,6 +67,7 @@ def plain(logits, label):
     return cross_entropy(enlarged, label, "prediction")
 
 
+@pytest.mark.first_cases(1)
 # Bands of 64 rows: one that is not full, one, two, and two that are not full.
 @pytest.mark.parametrize("height", [5, 64, 128, 67])
 def test_a_band_at_a_time_is_as_all_at_once(height):

@@ -88,6 +88,7 @@ def on_devices(name, resolution, devices, rows=1):
     )
 
 
+@pytest.mark.first_cases(8)
 @pytest.mark.parametrize("resolution", ["label", "prediction"])
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_gradient_are_those_of_a_reference(name, resolution):
@@ -117,6 +118,7 @@ def test_value_and_gradient_are_those_of_a_reference(name, resolution):
     np.testing.assert_allclose(gradient, wanted, rtol=0, atol=5e-6 * largest)
 
 
+@pytest.mark.first_cases(4)
 @pytest.mark.parametrize(("devices", "rows"), [(2, 1), (4, 1), (4, 2)])
 @pytest.mark.parametrize("name", ["weights", "ohem", "dice", "lovasz"])
 def test_any_number_of_devices_gives_the_loss_of_the_whole_batch(name, devices, rows):
@@ -178,6 +180,7 @@ def test_lovasz_of_sure_predictions_is_what_the_iou_lacks():
     assert float(found) == pytest.approx(1 - np.mean(ious), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_lovasz_is_exact_among_many_pixels():
     # The gains are about 1/N², far below what float32 tells apart from 1.
     rng = np.random.default_rng(0)
@@ -237,6 +240,7 @@ def temporaries(loss, **options):
     )
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_of_the_size_of_the_enlarged_scores_is_kept(name):
     loss, options = CASES[name]

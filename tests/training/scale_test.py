@@ -97,6 +97,7 @@ def assert_close(found, expected, tolerance):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale)
 
 
+@pytest.mark.slow
 def test_parts_are_weighted_as_their_pixels_are(tiny):
     weights = (0.2, 1.0, 7.0)
     loss = functools.partial(
@@ -164,6 +165,7 @@ def test_a_batch_without_labels_moves_nothing(tiny):
     jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
 
 
+@pytest.mark.slow
 def test_an_average_leaves_the_training_as_it_is(tiny):
     expected, plain = trained(tiny, 3)
     found, state = trained(tiny, 3, ema_decay=0.2)
@@ -225,6 +227,7 @@ def divides_all(monkeypatch):
     monkeypatch.setattr(sharding, "_FEWEST", 1)
 
 
+@pytest.mark.slow
 def test_a_divided_state_is_that_of_the_plain_run(tiny, divides_all, tmp_path):
     expected = trained(tiny, 3, ema_decay=0.5)
     found = trained(tiny, 3, 4, layout=DIVIDED, ema_decay=0.5)

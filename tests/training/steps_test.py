@@ -155,6 +155,7 @@ def test_a_bfloat16_step_computes_in_bfloat16_and_keeps_float32():
     assert kinds == {np.dtype("float32"), np.dtype("int32")}  # the latter counts steps
 
 
+@pytest.mark.slow
 def test_ten_sgd_steps_as_torch(network):
     torch = pytest.importorskip("torch")
     from tests import torch_reference

@@ -26,6 +26,7 @@ def refused(tensors, variant, **options):
     return message
 
 
+@pytest.mark.first_cases(5)
 @pytest.mark.parametrize(
     ("variant", "changes"),
     [
@@ -226,6 +227,7 @@ def test_the_missing_expansion_of_mobilenet_v2_passes_everything():
             np.testing.assert_array_equal(array, others[name])
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize(
     "variant",
     [

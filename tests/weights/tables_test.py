@@ -79,6 +79,7 @@ def test_no_backbone_has_a_key_of_a_decoder(naming):
             assert not any(rule.our_leaf(naming.signature) for rule in other.rules)
 
 
+@pytest.mark.first_cases(8)
 @pytest.mark.parametrize(("name", "variant"), LISTS)
 def test_every_published_key_has_one_place(name, variant):
     listed = weight_keys(name)

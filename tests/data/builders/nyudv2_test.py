@@ -29,6 +29,7 @@ def write_pictures(folder, height, width):
     return values, pixels
 
 
+@pytest.mark.slow
 def test_all_pictures(tmp_path):
     values, _ = write_pictures(tmp_path / "given", 3, 5)
     found = prepared_labels("nyudv2", tmp_path / "given", tmp_path / "tfds")

@@ -178,6 +178,7 @@ def label_turned(given: Example) -> Example:
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
+@pytest.mark.first_cases(8)
 @by_name
 def test_image_and_label_stay_aligned(case):
     farthest, mean = farthest_and_mean(case, 1000, unchanged)
