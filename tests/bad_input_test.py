@@ -23,6 +23,7 @@ def nothing_hangs():
     faulthandler.cancel_dump_traceback_later()
 
 
+@pytest.mark.first_cases(30)
 @pytest.mark.parametrize("name", TABLE)
 def test_bad_input_is_one_line_and_exit_code_2(name, place, tmp_path):
     answer = answer_to(name, dataclasses.replace(place, root=tmp_path))

@@ -138,6 +138,7 @@ def test_no_sentence_stands_on_two_pages():
         assert not sentences(one) & sentences(other), (one.name, other.name)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_the_code_of_a_page_runs_from_top_to_bottom(name, here):
     names = {"image": np.zeros((1, *SIZE, 3), np.uint8)}

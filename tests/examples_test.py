@@ -109,6 +109,7 @@ def run(name, names):
     return runpy.run_path(str(path), names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_example_of(name, names):
     own = {"network": names["small_network"]} if ".training." in name else {}

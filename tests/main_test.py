@@ -121,6 +121,7 @@ def test_killed_and_started_again_ends_with_the_same_bits(trained, tmp_path):
     assert steps_and_losses(workdir) == steps_and_losses(trained)
 
 
+@pytest.mark.slow
 def test_a_finished_run_started_again_changes_nothing(trained):
     before = read(trained / "result.json")["state_sha256"]
     code, out, err = run(*TINY, f"--workdir={trained}")
@@ -210,6 +211,7 @@ def test_predict_mode_and_segmenter_agree(trained, tmp_path):
     assert np.array_equal(shares.argmax(-1), segmenter.predict(pictures["small"]))
 
 
+@pytest.mark.slow
 def test_the_model_of_a_segmenter_gives_logits_in_inference_mode(trained):
     segmenter = Segmenter.from_checkpoint(trained)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3)).astype(np.uint8)

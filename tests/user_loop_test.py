@@ -129,6 +129,7 @@ def test_a_backbone_of_ones_own_has_neither_statistics_nor_dropout(
         np.testing.assert_array_equal(view(view.normalize(images)), logits)
 
 
+@pytest.mark.slow
 def test_ones_own_network_becomes_a_checkpoint_and_a_segmenter(
     own: RefineNet, tmp_path: Path
 ) -> None:

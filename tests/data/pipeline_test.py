@@ -114,6 +114,7 @@ def test_resume_is_exact():
         assert_same(take(iterator, 6), expected)
 
 
+@pytest.mark.slow
 def test_resume_is_exact_with_workers_and_with_another_number_of_them():
     with batches() as iterator:
         expected = take(iterator, 8)

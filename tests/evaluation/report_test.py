@@ -70,6 +70,7 @@ def test_no_image_is_shown_twice(number):
     assert sorted(index for _, index in cases) == list(range(number))
 
 
+@pytest.mark.slow
 def test_hostile_names_and_many_classes(browser, tmp_path):
     names = [f"class {i}" for i in range(150)]
     names[:3] = ["<script>alert(1)</script>", "$x_1$ \\frac{", "forty characters " * 3]

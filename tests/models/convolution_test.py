@@ -16,6 +16,7 @@ from refinenet_jax.models.convolution import (
 from refinenet_jax.sharding import Layout
 
 
+@pytest.mark.first_cases(4)
 @pytest.mark.parametrize("edge", [3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(8, 11), (7, 6)])

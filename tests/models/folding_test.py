@@ -76,6 +76,7 @@ def test_a_folded_network_gives_the_same(variant, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_wide_convolutions_are_transformed():
     network = in_inference(network_of("light_resnet18"))
     tiles = [c for c in modules(fold(network), layers.Conv) if c.tiles is not None]

@@ -125,6 +125,7 @@ def test_in_bfloat16_a_depthwise_convolution_rounds_its_sum_once(size, stride):
     np.testing.assert_allclose(np.asarray(found, np.float32), exact, rtol=2**-7)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_gradients_of_a_depthwise_convolution_are_rounded_once():
     x = jnp.asarray(random(2, 20, 23, 16), jnp.bfloat16)
     kernel = jnp.asarray(random(3, 3, 1, 16, seed=1), jnp.bfloat16)

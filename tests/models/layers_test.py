@@ -131,6 +131,7 @@ def test_smooth_activations_equal_torch(ours, theirs):
 
 
 class TestConv:
+    @pytest.mark.first_cases(12)
     @pytest.mark.parametrize(
         ("kernel_size", "padding"),
         [
@@ -211,6 +212,7 @@ class TestDepthwiseConv:
         # Measured: at most 2.4e-7.
         np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
 
+    @pytest.mark.first_cases(3)
     @pytest.mark.parametrize("padding", ["symmetric", "same"])
     @pytest.mark.parametrize("kernel_size", [3, 5])
     @pytest.mark.parametrize("stride", [1, 2])
@@ -250,6 +252,7 @@ class TestMaxPool:
         result = max_pool(FeatureMap(jnp.asarray(x)), window, stride).values
         np.testing.assert_array_equal(result, to_nhwc(expected))
 
+    @pytest.mark.first_cases(1)
     @pytest.mark.parametrize(("window", "stride"), [(3, 2), (5, 1)])
     def test_gradient_equals_torch(self, window, stride):
         # Many equal values: whole numbers, which are added without rounding.

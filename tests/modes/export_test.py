@@ -226,6 +226,7 @@ def test_a_program_in_bfloat16(config, workdir):
     assert record["formats"]["stablehlo"]["agreement"] > 0.99  # measured: 0.9987
 
 
+@pytest.mark.slow
 def test_without_any_pictures_only_the_weights_are_written(
     config, workdir, tmp_path, capsys
 ):

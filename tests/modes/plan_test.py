@@ -27,6 +27,7 @@ def plan(workdir, *arguments):
     return json.loads((workdir / "plan.json").read_text())
 
 
+@pytest.mark.slow
 def test_what_is_attached_is_planned_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with restored_tables():

@@ -274,6 +274,7 @@ def test_large_pictures_are_predicted_in_windows(tiny, run, tmp_path, capsys):
     assert summary_in(folder)["kept"] == 3
 
 
+@pytest.mark.slow
 def test_a_picture_too_long_for_a_jpeg_is_large(tiny, run, tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "_LONGEST_JPEG", 400)
     folder = run(write_image(tmp_path / "long.png", (1, 401)), window=64)

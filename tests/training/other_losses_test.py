@@ -130,6 +130,7 @@ def test_any_number_of_devices_gives_the_loss_of_the_whole_batch(name, devices, 
     np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-6 * largest)
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_valid_gives_zero_and_no_gradient(name):
     logits, label = example()

@@ -129,6 +129,7 @@ def test_parts_are_weighted_as_their_pixels_are(tiny):
 AT_PREDICTION = functools.partial(losses.valid_pixels, resolution="prediction")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "devices", "resolution", "weight"),
     [
@@ -174,6 +175,7 @@ def test_an_average_leaves_the_training_as_it_is(tiny):
     assert sha256(without) == sha256(plain) != sha256(state)
 
 
+@pytest.mark.slow
 def test_an_average_is_that_of_the_steps(tiny):
     # 1/10 before the first step, then 2/11, and no more than 0.2 from then on.
     states = [trained(tiny, n)[1] for n in range(4)]

@@ -58,6 +58,7 @@ def test_numbers_may_change_their_order():
     assert not rule.step_counter("a1.b1.num_batches_tracked")
 
 
+@pytest.mark.first_cases(5)
 @pytest.mark.parametrize(
     ("family", "naming"),
     [(family, n) for family, namings in tables.BACKBONES.items() for n in namings],

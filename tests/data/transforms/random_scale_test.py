@@ -50,6 +50,7 @@ def test_steps_from_the_smallest_factor_to_the_largest(minimum, maximum, step, t
     assert min(drawn.values()) > 0.55 * 400 / len(tenths)
 
 
+@pytest.mark.slow
 def test_every_range_of_whole_steps_ends_with_its_maximum():
     given = {
         "image": np.zeros((100, 1, 3), np.uint8),
