@@ -230,7 +230,9 @@ def test_commands_are_understood(name, start):
                 check_program(start, arguments, comment)
             case ["pip", "install", *_]:
                 check_pip(words)
-            case ["python", script, *_] if script.startswith("benchmarks/"):
+            case ["python", script, *_] if script.startswith(
+                ("benchmarks/", "results/")
+            ):
                 assert (ROOT / script).exists()
             case ["pytest", *arguments]:
                 paths = [a for a in arguments if a.startswith("tests/")]

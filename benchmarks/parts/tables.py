@@ -43,17 +43,21 @@ def interleaved(
 
 def machine() -> str:
     """The device, its cores, the versions and the commit, as a line."""
-    device = jax.devices()[0]
-    kind = device.device_kind
-    if device.platform == "cpu":
-        kind = f"{_cpu()}, {len(os.sched_getaffinity(0))} cores"
     versions = [
         f"{name} {metadata.version(name)}" for name in _OTHERS if util.find_spec(name)
     ]
     commit = str(provenance()["commit"])[:12]
-    return (
-        f"{kind}; Python {platform.python_version()}, {', '.join(versions)}; {commit}"
-    )
+    python = platform.python_version()
+    return f"{device()}; Python {python}, {', '.join(versions)}; {commit}"
+
+
+def device() -> str:
+    """What computes here: a kind of accelerator and how many, or a processor's cores."""
+    devices = jax.devices()
+    if devices[0].platform == "cpu":
+        return f"{_cpu()}, {len(os.sched_getaffinity(0))} cores"
+    count = f"{len(devices)} × " if len(devices) > 1 else ""
+    return f"{count}{devices[0].device_kind}"
 
 
 def table(
