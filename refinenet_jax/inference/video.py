@@ -76,6 +76,8 @@ class Video:
         self._container, self.sound = _open(path)
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+        # Not to be asked for once the file is closed.
+        self._frames_in_header = self._stream.frames
         # Else decoders paint over what is damaged, and most say nothing of it.
         self._stream.codec_context.options = {"err_detect": "explode"}
         self._count = 0
@@ -110,7 +112,7 @@ class Video:
         if self._damaged:
             which = listed(_runs(self._damaged), _NAMED)
             faults.append(f"damaged in video {self._path}: {which}")
-        announced = self._stream.frames - self._dropped
+        announced = self._frames_in_header - self._dropped
         if self._count < announced:
             faults.append(
                 f"video {self._path} holds {self._count} of its {announced} frames"
@@ -122,8 +124,8 @@ class Video:
         return faults
 
     def _announced(self) -> int | None:
-        if self._stream.frames:
-            return self._stream.frames
+        if self._frames_in_header:
+            return self._frames_in_header
         if self._container.duration:  # in microseconds
             return round(self._container.duration * self.frame_rate / 1_000_000)
         return None
