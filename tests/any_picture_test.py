@@ -102,7 +102,7 @@ CASES = {
 }
 
 
-@pytest.mark.first_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_all_the_way(case, tmp_path):
     save, channels, dtype, more = CASES[case]

@@ -150,6 +150,7 @@ def test_ones_own_network_becomes_a_checkpoint_and_a_segmenter(
     assert (predicted[2::4, 2::4] == coarse).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_network_draws_its_own_dropout_in_training_alone(tiny: None) -> None:
     with_dropout = dataclasses.replace(TINY.light_weight, tap_dropout=0.5)
     add_backbone("dropping", dataclasses.replace(TINY, light_weight=with_dropout))

@@ -45,6 +45,7 @@ def test_the_default_is_the_cross_entropy():
     assert float(found(*example())) == float(expected)
 
 
+@pytest.mark.slow
 def test_every_setting_arrives():
     config = default()
     config.loss.update(

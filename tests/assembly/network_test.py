@@ -67,6 +67,7 @@ def write(path, tensors, **header):
 CLASSIFIER = {"decoder.classifier.kernel", "decoder.classifier.bias"}
 
 
+@pytest.mark.slow
 def test_a_whole_network(tmp_path, capsys):
     tensors = checkpoint_of("light_resnet18", num_classes=6)
     path = write(tmp_path / "all.safetensors", tensors)

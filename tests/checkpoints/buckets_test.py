@@ -27,6 +27,7 @@ def test_a_bucket_keeps_rotates_and_restores(bucket):
         open_checkpoints(bucket / "none")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_in_a_bucket_is_moved_aside(bucket):
     save(bucket, [None, None])
     for path in files.files_below(bucket / "checkpoints" / "2"):

@@ -92,6 +92,7 @@ def test_each_ingredient_walks_through_its_own_epochs_in_its_own_order():
     assert drawn[::2] != drawn[1::2]
 
 
+@pytest.mark.slow
 def test_any_position_at_any_time_in_any_process():
     present = np.arange(6)[:, np.newaxis] % 3 == np.arange(4)
     ingredients = [

@@ -53,7 +53,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * largest)
 
 
-@pytest.mark.first_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
 def test_what_is_computed_again_is_the_same(frozen):
     blocks = a_chain()

@@ -30,6 +30,7 @@ def as_ours(tensor):
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
 
 
+@pytest.mark.slow
 def test_a_block_and_its_gradients_equal_torch():
     torch.manual_seed(0)
     theirs = torch_backbones.ConvNeXtBlock(CHANNELS)

@@ -84,6 +84,7 @@ def test_wide_convolutions_are_transformed():
     assert {c.tiles.shape[0] for c in tiles} == {36}
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_as_it_is():
     network = in_inference(network_of("light_resnet18", jnp.bfloat16))
     count = len(modules(network, layers.BatchNorm))

@@ -12,6 +12,7 @@ from tests.torch_backbones import EfficientNetLite, TorchvisionMobileNetV2
 from tests.torch_reference import copy_to_network, fill, pictures, to_nhwc
 
 
+@pytest.mark.slow
 def test_torchvision_weights_give_the_taps_of_torchvision():
     """Their first block does not expand; ours expands by an identity."""
     theirs = TorchvisionMobileNetV2()

@@ -33,7 +33,7 @@ def elsewhere(monkeypatch):
     monkeypatch.setattr(kernels.lax, "platform_dependent", default)
 
 
-@pytest.mark.first_cases(3)
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize(("window", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (5, 3)])
 @pytest.mark.parametrize("shape", [(7, 10), (2, 3), (1, 4)])
 def test_a_max_pool_is_the_same_on_every_platform(window, stride, shape, request):
@@ -67,7 +67,7 @@ def test_a_max_pool_hands_on_what_is_no_number():
     assert pooled[3:].tolist() == [3, 0, 0]
 
 
-@pytest.mark.first_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "stride"), [(3, 2), (5, 1)])
 def test_a_padded_picture_has_the_gradient_it_has_alone(window, stride):
     alone = np.random.default_rng(0).integers(-9, 9, (1, 7, 10, 2)).astype(np.float32)

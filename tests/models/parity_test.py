@@ -36,7 +36,7 @@ def relative_error(ours: jax.Array, theirs: torch.Tensor) -> float:
     return float(np.abs(np.asarray(ours) - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.first_cases(2)
+@pytest.mark.first_cases(1)
 @pytest.mark.every_network
 @pytest.mark.parametrize(
     ("variant", "sizes"),
@@ -125,7 +125,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.first_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "changes"), OPTIONS)
 def test_logits_of_an_option_equal_torch(variant, changes):
     network, ours = reference_and_ours(variant, **changes)

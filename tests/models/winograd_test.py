@@ -35,7 +35,7 @@ def test_equals_torch_at_any_size(size):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.first_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(16, 16), (13, 21), (5, 130)])
 def test_gradients_equal_torch_and_are_quick_on_a_cpu(size):
     random = np.random.default_rng(0)

@@ -508,7 +508,7 @@ main.run()
 """
 
 
-@pytest.mark.first_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["images", "video"])
 def test_a_disk_that_is_really_full(kind, tmp_path):
     if kind == "images":

@@ -67,7 +67,7 @@ def plain(logits, label):
     return cross_entropy(enlarged, label, "prediction")
 
 
-@pytest.mark.first_cases(1)
+@pytest.mark.slow
 # Bands of 64 rows: one that is not full, one, two, and two that are not full.
 @pytest.mark.parametrize("height", [5, 64, 128, 67])
 def test_a_band_at_a_time_is_as_all_at_once(height):
@@ -85,6 +85,7 @@ def test_a_band_at_a_time_is_as_all_at_once(height):
     )
 
 
+@pytest.mark.slow
 def test_bands_are_of_all_devices_that_share_the_rows():
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(2, 8, 6, 3)), jnp.float32)

@@ -167,6 +167,7 @@ def test_dice_by_hand():
     assert float(losses.dice(logits, label, "prediction")) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_lovasz_of_sure_predictions_is_what_the_iou_lacks():
     # On the corners of the cube the extension is the set function itself.
     rng = np.random.default_rng(0)

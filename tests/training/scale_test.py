@@ -156,6 +156,7 @@ def test_a_plain_mean_over_parts_would_be_another_loss(tiny):
     assert found != pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_batch_without_labels_moves_nothing(tiny):
     step, _ = a_step(tiny, options=StepOptions(accumulate=8))
     before = create_state(tiny, OPTIMIZER, seed=0)
@@ -191,6 +192,7 @@ def test_an_average_is_that_of_the_steps(tiny):
     assert found.network == (found.average.params, found.average.batch_stats)
 
 
+@pytest.mark.slow
 def test_an_average_is_what_a_checkpoint_holds(tiny, tmp_path, monkeypatch):
     _, state = trained(tiny, 2, ema_decay=0.9)
     metadata = Metadata(
@@ -270,6 +272,7 @@ def test_split_pictures_are_as_whole_ones(tiny, rows, options, divides_all):
     assert_close(found[1].params, expected[1].params, 5e-6)
 
 
+@pytest.mark.slow
 def test_split_pictures_are_never_brought_together(tiny, monkeypatch):
     # As on accelerators: on CPUs some programs are others, which rows do not suit.
     monkeypatch.setattr(

@@ -110,6 +110,7 @@ def assert_close(found, expected):
     np.testing.assert_array_equal(found.argmax(-1), expected.argmax(-1))
 
 
+@pytest.mark.slow
 def test_imagenet_logits_of_every_photograph_equal_torch(
     ours, theirs, pictures, number
 ):

@@ -54,6 +54,7 @@ def test_every_value_and_the_picture(tmp_path):
     np.testing.assert_array_equal(images.decode_image(read.encoded, ""), pixels[700])
 
 
+@pytest.mark.slow
 def test_download(tmp_path, monkeypatch):
     write_pictures(tmp_path / "host", 3, 5)
     addresses = download_from(tmp_path / "host", monkeypatch)

@@ -54,6 +54,7 @@ def test_scenes_repeat_and_differ():
     assert np.any(draw_scene("val", 3)[0] != image)
 
 
+@pytest.mark.slow
 def test_colour_alone_leaves_classes_to_be_told_apart():
     """The best class for each of 512 colours, as a segmenter without context."""
 
