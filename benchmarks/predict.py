@@ -5,7 +5,8 @@
 One picture at a time, uint8 [H,W,3] in and uint8 [H,W] out. "in its bucket" is what
 `Segmenter.predict` runs, with the picture's size traced along; "the bare network" is a
 program for pictures of this size alone. With --peer, PyTorch does the same, eager and
-compiled, and ONNX Runtime and OpenVINO run our own export where they are installed.
+compiled, on the GPU where jax has one; beside float32 on CPUs, ONNX Runtime and OpenVINO
+run our own export where they are installed.
 """
 
 import importlib.util
@@ -15,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from flax import nnx
-from parts.tables import interleaved, machine, table
+from parts.tables import interleaved, machine, peer_device, table
 
 from refinenet_jax.inference import onnx_programs
 from refinenet_jax.inference.predictor import Buckets, Predictor
@@ -34,6 +36,7 @@ _VARIANT = flags.DEFINE_multi_enum(
     "variant", ["light_resnet50"], list(VARIANTS), "Network; may be given again"
 )
 _SIZE = flags.DEFINE_integer("size", 512, "Height and width of the picture")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Arithmetic")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Calls of each to time")
 _PEER = flags.DEFINE_boolean("peer", False, "Others, too")
 _COMPILE = flags.DEFINE_boolean("compile", True, "Of these, torch.compile, too")
@@ -54,14 +57,24 @@ def main(argv: list[str]) -> None:
         if _PEER.value:
             candidates |= peers(variant, image)
         seconds = interleaved(candidates, _ROUNDS.value)
-        print(table(f"{variant}, {size}²", seconds, "ours, in its bucket"), "\n")
+        print(
+            table(
+                f"{variant}, {_DTYPE.value}, {size}²", seconds, "ours, in its bucket"
+            ),
+            "\n",
+        )
+
+
+def network_of(variant: str) -> RefineNet:
+    """With random weights, in inference mode."""
+    architecture = Architecture(variant, _NUM_CLASSES)
+    dtype = jnp.dtype(_DTYPE.value)
+    return in_inference(RefineNet(architecture, dtype=dtype, rngs=nnx.Rngs(0)))
 
 
 def ours(variant: str, image: np.ndarray) -> dict[str, Call]:
     """The program of `Segmenter`, and the network alone."""
-    network = in_inference(
-        RefineNet(Architecture(variant, _NUM_CLASSES), rngs=nnx.Rngs(0))
-    )
+    network = network_of(variant)
     predictor = Predictor(
         network,
         batch_size=1,
@@ -86,17 +99,18 @@ def peers(variant: str, image: np.ndarray) -> dict[str, Call]:
     from parts import torch_peer
 
     threads = len(os.sched_getaffinity(0))
-    model = torch_peer.network(variant, _NUM_CLASSES, threads)
-    eager = torch_peer.predicting(model, compiled=False)
+    device, dtype = peer_device(), _DTYPE.value
+    model = torch_peer.network(variant, _NUM_CLASSES, threads, device)
+    eager = torch_peer.predicting(model, dtype, compiled=False)
     found: dict[str, Call] = {"PyTorch, eager": lambda: eager(image)}
     if _COMPILE.value:
-        compiled = torch_peer.predicting(model, compiled=True)
+        compiled = torch_peer.predicting(model, dtype, compiled=True)
         found["PyTorch, torch.compile"] = lambda: compiled(image)
-    if not importlib.util.find_spec("jax2onnx"):
+    if (device, dtype) != ("cpu", "float32") or not importlib.util.find_spec(
+        "jax2onnx"
+    ):
         return found
-    network = in_inference(
-        RefineNet(Architecture(variant, _NUM_CLASSES), rngs=nnx.Rngs(0))
-    )
+    network = network_of(variant)
     path = Path(tempfile.mkdtemp()) / "network.onnx"
     exported = onnx_programs.to_onnx(whole_program(network), image.shape[:2], {})
     path.write_bytes(exported)

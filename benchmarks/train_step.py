@@ -4,7 +4,7 @@
 
 Whole steps on a batch that lies on the devices: forward, the loss at the size of the
 labels, backward, clipping and AdamW. With --peer, PyTorch takes the same step, eager and
-compiled. Below the table: the arithmetic of the step's convolutions and products, and the
+compiled, on the GPU where jax has one. Below the table: the arithmetic of the step's convolutions and products, and the
 share that its rate is of one large matrix product's on the same device.
 """
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from flax import nnx
-from parts.tables import interleaved, machine, table
+from parts.tables import interleaved, machine, peer_device, table
 
 from refinenet_jax.models import VARIANTS, Architecture, RefineNet
 from refinenet_jax.planning import hlo
@@ -136,9 +136,9 @@ def peers(
     for name, compiled in (("eager", False), ("torch.compile", True)):
         if compiled and not _COMPILE.value:
             continue
-        model = torch_peer.network(variant, _NUM_CLASSES, threads)
+        model = torch_peer.network(variant, _NUM_CLASSES, threads, peer_device())
         found[f"PyTorch, {name}"] = torch_peer.training(
-            model, images, labels, compiled=compiled
+            model, images, labels, _DTYPE.value, compiled=compiled
         )
     return found
 

@@ -115,6 +115,21 @@ def test_plan_table(monkeypatch, tmp_path, capsys):
     assert line.startswith("| default | light_resnet18 | 96 | 4 × cpu | fits | ")
 
 
+def test_plan_bytes(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table = printed(
+        "plan_bytes",
+        "--config=default:light_resnet18",
+        "--per_device=1",
+        "--crop_size=32",
+    )
+    *_, row = table.splitlines()
+    _, config, about, planned, said, *_ = (cell.strip() for cell in row.split("|"))
+    assert (config, about) == ("default:light_resnet18", "1 × 32², float32")
+    assert int(planned.replace(",", "")) > 50
+    assert said == "not reported by this device"
+
+
 def test_sizes(workdir, capsys):
     module = script("sizes")
     module.main(str(workdir), str(PICTURES / "person_part" / "images"), "512,512")

@@ -15,7 +15,11 @@ from tests.browser import Browser, start_browser
 
 # JAX and TFDS read these when they are imported; programs that a test starts inherit
 # them.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# ACCELERATOR, cuda or tpu, is for tests/accelerator_test.py, which compares with a CPU.
+_accelerator = os.environ.get("ACCELERATOR", "cpu")
+os.environ.setdefault(
+    "JAX_PLATFORMS", "cpu" if _accelerator == "cpu" else f"{_accelerator},cpu"
+)
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 _tfds_dir = tempfile.TemporaryDirectory(prefix="tfds-", ignore_cleanup_errors=True)

@@ -17,7 +17,8 @@ from refinenet_jax.planning import cache, hlo
 from refinenet_jax.planning.analysis import Analysis, analyse
 from refinenet_jax.planning.bound import bound
 from refinenet_jax.planning.products import products, total_flops
-from refinenet_jax.planning.targets import CUDA_WHEELS, Target, version_of
+from refinenet_jax.planning.targets import CUDA_WHEELS, Target
+from refinenet_jax.provenance import version_of
 
 # Called with what is compiled and the seconds that it may take; see `log.waiting`.
 Waiting = Callable[[str, float], contextlib.AbstractContextManager[None]]

@@ -4,12 +4,12 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from refinenet_jax.errors import UserError, first_line, unknown
 from refinenet_jax.planning.chips import CHIPS, Chip, chip_of
 from refinenet_jax.planning.gpus import target_config
+from refinenet_jax.provenance import version_of
 
 if TYPE_CHECKING:
     import jax
@@ -113,14 +113,6 @@ def refuse_missing_compiler(topology: Topology) -> None:
             f"{plugin} {version_of(plugin)} is not of jax's version, {version_of('jax')}: "
             f"{_INSTALL}"
         )
-
-
-def version_of(package: str) -> str | None:
-    """Of an installed package; None where it is not."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def open_topology(topology: Topology) -> Target:
