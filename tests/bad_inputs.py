@@ -421,6 +421,44 @@ def _an_image_beyond_memory(place: Place) -> list[str]:
     return [*_predict(place, file), *whole]
 
 
+@_made("the pictures of a data set must be of one kind")
+def _channels_that_differ_between_files(place: Place) -> list[str]:
+    folder, arguments = _own(place)
+    _bands(folder / "images/train/train3.tif", np.zeros((40, 56, 6), np.uint16))
+    (folder / "images/train/train3.png").unlink()
+    return arguments
+
+
+@_made("has 2240 of 2240 pixels that are NaN or infinite")
+def _a_float_picture_with_NaN(place: Place) -> list[str]:
+    folder, arguments = _own(place)
+    for path in folder.glob("images/*/*.png"):
+        values = np.full((40, 56), np.nan if path.stem == "train3" else 0.5, np.float32)
+        np.save(path.with_suffix(".npy"), values)
+        path.unlink()
+    return arguments
+
+
+@_made("bands.tif has 6 channels of 16 bits, not RGB of 8 bits")
+def _a_picture_of_other_channels_than_the_network(place: Place) -> list[str]:
+    file = place.root / "bands.tif"
+    _bands(file, np.zeros((40, 56, 6), np.uint16))
+    return _predict(place, file)
+
+
+@_made("bands.tif cannot be decoded: it is damaged or no image")
+def _a_TIFF_cut_short(place: Place) -> list[str]:
+    file = place.root / "bands.tif"
+    _bands(file, np.zeros((400, 560, 3), np.uint8))
+    file.write_bytes(file.read_bytes()[:300_000])
+    return _predict(place, file)
+
+
+def _bands(path: Path, values: np.ndarray) -> None:
+    """Writes [H,W,C] as a TIFF."""
+    tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig")
+
+
 def _safetensors(place: Place, header: bytes, data: bytes = b"") -> list[str]:
     file = place.root / "weights.safetensors"
     file.write_bytes(struct.pack("<Q", len(header)) + header + data)

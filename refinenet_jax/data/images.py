@@ -224,7 +224,7 @@ def decode_picture(
       DataError: it cannot be decoded, or is of another kind.
     """
     if kind == RGB and picture_files.is_plain(data):
-        return decode_image(data, name)
+        return _decode_as_viewers_do(data, name)
     if kind is None and read_header(data, name).kind == RGB:
         return decode_picture(data, name)
     with _told(name):
@@ -235,6 +235,21 @@ def decode_picture(
     if found.together(kind) != kind:
         raise DataError("channels", f"image {name} has {found}, not {kind}")
     return np.repeat(pixels, kind.channels, axis=2)
+
+
+def _decode_as_viewers_do(data: bytes, name: str) -> npt.NDArray[np.uint8]:
+    try:
+        return decode_image(data, name)
+    except DataError as damaged:
+        # To OpenCV a TIFF of other channels is damaged.
+        try:
+            found = read_header(data, name).kind
+        except DataError:
+            raise damaged from None
+        if found.channels > RGB.channels:
+            message = f"image {name} has {found}, not {RGB}"
+            raise DataError("channels", message) from damaged
+        raise
 
 
 def read_header(data: bytes, name: str) -> picture_files.Header:
