@@ -26,8 +26,6 @@ from tests.weights.networks import checkpoint_of
 REPOSITORY = Path(__file__).parent.parent
 TINY = (
     "--config=configs/default.py",
-    "--config.model.cascade=single",
-    "--config.model.pooling_stages=1",
     "--config.train.num_steps=6",
     "--config.train.batch_size=4",
     "--config.train.log_every=1",
@@ -92,7 +90,7 @@ def test_training_writes_what_the_contract_says(trained):
     assert result["step"] == 6
     assert result["last"] == {"step": 6, "mean_iou": evaluation["mean_iou"]}
     assert result["best"]["mean_iou"] >= result["last"]["mean_iou"]
-    assert result["parameters"] == 11_960_390
+    assert result["parameters"] == 13_860_934
     assert len(result["state_sha256"]) == 64
     assert list(trained.glob("events.out.tfevents.*"))
     strip = np.asarray(Image.open(trained / "eval" / "6.png"))
