@@ -446,6 +446,13 @@ def _a_picture_of_other_channels_than_the_network(place: Place) -> list[str]:
     return _predict(place, file)
 
 
+@_made("floats.tif has 3 channels of float32, not RGB of 8 bits")
+def _channels_of_floats_for_a_network_of_RGB(place: Place) -> list[str]:
+    file = place.root / "floats.tif"
+    tifffile.imwrite(file, np.zeros((40, 56, 3), np.float32))
+    return _predict(place, file)
+
+
 @_made("bands.tif cannot be decoded: it is damaged or no image")
 def _a_TIFF_cut_short(place: Place) -> list[str]:
     file = place.root / "bands.tif"

@@ -241,12 +241,12 @@ def _decode_as_viewers_do(data: bytes, name: str) -> npt.NDArray[np.uint8]:
     try:
         return decode_image(data, name)
     except DataError as damaged:
-        # To OpenCV a TIFF of other channels is damaged.
+        # To OpenCV a TIFF of other channels, or of floats, is damaged.
         try:
             found = read_header(data, name).kind
         except DataError:
             raise damaged from None
-        if found.channels > RGB.channels:
+        if found.channels > RGB.channels or found.dtype == "float32":
             message = f"image {name} has {found}, not {RGB}"
             raise DataError("channels", message) from damaged
         raise
